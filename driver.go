@@ -1,0 +1,67 @@
+package microvm
+
+import (
+	"context"
+	"io"
+	"iter"
+	"net"
+)
+
+// Driver is what a [Runtime] stands on. Callers use Runtime; who writes a driver proves it with package runtimetest.
+//
+// Specs and names arrive validated, except for what only the host can say. Every method may be called by many goroutines at once. Errors wrap the
+// sentinels of this package. A driver that can do more implements [Pauser], [Renamer], [Dialer], [Consoler] and [Watcher] too.
+type Driver interface {
+	// Create makes a machine and returns its uid; it starts no process. ErrExists when the name is taken.
+	Create(ctx context.Context, name string, spec Spec) (uid string, err error)
+	// Resolve returns the uid of the machine with this name, else of the one with this uid, else ErrNotFound.
+	Resolve(ctx context.Context, ref string) (uid string, err error)
+	// Info returns ErrNotFound when there is no such machine.
+	Info(ctx context.Context, uid string) (Info, error)
+	// List returns all machines, sorted by name, then uid.
+	List(ctx context.Context) ([]Info, error)
+	// Start boots a created or stopped machine. A running one is left as it is; a paused one is ErrState.
+	Start(ctx context.Context, uid string, options StartOptions) error
+	// Stop powers a running or paused machine off and returns its Exit; a stopped one's is returned again.
+	// A created one is ErrState.
+	Stop(ctx context.Context, uid string, options StopOptions) (Exit, error)
+	// Wait returns the Exit when the present run ends, at once when none runs. A created machine is ErrState.
+	Wait(ctx context.Context, uid string) (Exit, error)
+	// Destroy ends the machine, whatever its state, and removes all that it had. ErrNotFound when there is none.
+	Destroy(ctx context.Context, uid string) error
+	// Close ends what the driver has in this process. Machines run on.
+	Close() error
+}
+
+// Pauser is a driver that can hold a machine still.
+type Pauser interface {
+	// Pause holds a running machine's vCPUs. A paused one is left as it is.
+	Pause(ctx context.Context, uid string) error
+	// Resume lets a paused machine's vCPUs go on. A running one is left as it is.
+	Resume(ctx context.Context, uid string) error
+}
+
+// Renamer is a driver that can give a machine another name.
+type Renamer interface {
+	// Rename is atomic: at no time has the machine two names or none. ErrExists when the name is taken.
+	Rename(ctx context.Context, uid, name string) error
+}
+
+// Dialer is a driver that can reach what listens in the guest, and be reached from it.
+type Dialer interface {
+	// Dial connects to a vsock port of the guest.
+	Dial(ctx context.Context, uid string, port uint32) (net.Conn, error)
+	// Listen accepts the guest's connections to a vsock port of the host (CID 2).
+	Listen(ctx context.Context, uid string, port uint32) (net.Listener, error)
+}
+
+// Consoler is a driver that keeps what the guest wrote to its serial console.
+type Consoler interface {
+	Console(ctx context.Context, uid string, options ConsoleOptions) (io.ReadCloser, error)
+}
+
+// Watcher is a driver that tells what happens.
+type Watcher interface {
+	// Watch tells everything from its call on, until ctx ends or the iteration is left.
+	Watch(ctx context.Context) (iter.Seq2[Event, error], error)
+}

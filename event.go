@@ -1,0 +1,27 @@
+package microvm
+
+import "time"
+
+// EventType is what happened to a machine.
+type EventType string
+
+// What can happen to a machine.
+const (
+	EventCreated   EventType = "created"
+	EventStarted   EventType = "started"
+	EventPaused    EventType = "paused"
+	EventResumed   EventType = "resumed"
+	EventStopped   EventType = "stopped" // By whatever reason: Exit says which.
+	EventRenamed   EventType = "renamed" // Name is the new one.
+	EventDestroyed EventType = "destroyed"
+)
+
+// Event is one change of one machine, made by this or by any other process.
+type Event struct {
+	Time time.Time         `json:"time"`
+	Type EventType         `json:"type"`
+	UID  string            `json:"uid"`
+	Name string            `json:"name"`
+	Exit *Exit             `json:"exit,omitempty"`   // With EventStopped.
+	Labels map[string]string `json:"labels,omitempty"` // The machine's labels.
+}

@@ -1,0 +1,46 @@
+package microvm
+
+import "maps"
+
+// Spec says what a machine shall be. It is plain data: the zero value asks for the driver's defaults.
+// A driver writes the resolved one, with defaults filled in, to [Info].
+type Spec struct {
+	// VCPUs is the number of virtual CPUs, 1 to 32. Optional: the driver's default.
+	VCPUs int `json:"vcpus,omitempty"`
+	// MemoryMiB is the guest's memory in MiB, 1 to 1048576. Optional: the driver's default.
+	MemoryMiB int `json:"memory_mib,omitempty"`
+
+	// Kernel is the path of an uncompressed kernel: an ELF vmlinux on x86_64, an Image on arm64.
+	// Optional: the driver's default.
+	Kernel string `json:"kernel,omitempty"`
+	// Initrd is the path of an initial RAM file system. Optional: with Image, the driver's own, which has the agent;
+	// else none.
+	Initrd string `json:"initrd,omitempty"`
+	// KernelArgs is appended to the driver's kernel command line: at most 1024 bytes of printable ASCII. Optional.
+	KernelArgs string `json:"kernel_args,omitempty"`
+
+	// Image is the path of a base image: a file system that many machines share read-only, each with a writable
+	// layer of its own over it. The guest agent boots it, whatever is in it. At most one of Image, Rootfs and
+	// Diskless is set; none of them asks for the driver's default.
+	Image string `json:"image,omitempty"`
+	// Rootfs is the path of a disk with an init of its own. The machine has no agent.
+	Rootfs string `json:"rootfs,omitempty"`
+	// RootfsWritable gives the machine a private, writable copy of Rootfs. Otherwise it is shared, read-only.
+	RootfsWritable bool `json:"rootfs_writable,omitempty"`
+	// Diskless boots the kernel with no disk: for kernels, or initial RAM file systems, that need none.
+	Diskless bool `json:"diskless,omitempty"`
+
+	// LayerMiB is the size of the writable layer over Image in MiB, 16 to 16777216. It is sparse: it costs what is
+	// written to it. Only with Image. Optional: the driver's default.
+	LayerMiB int `json:"layer_mib,omitempty"`
+
+	// Labels are the caller's own: at most 64, keys 1 to 63 of A–Z, a–z, 0–9, '.', '_', '-' and '/', values at most 256
+	// bytes of printable UTF-8. Optional.
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// Copy returns a copy that shares nothing with s.
+func (s Spec) Copy() Spec {
+	s.Labels = maps.Clone(s.Labels)
+	return s
+}

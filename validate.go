@@ -1,0 +1,122 @@
+package microvm
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	maxVCPUs       = 32 // Firecracker's MAX_SUPPORTED_VCPUS
+	maxMemoryMiB   = 1 << 20
+	minLayerMiB    = 16
+	maxLayerMiB    = 1 << 24 // ext4's 16 TiB with 4 KiB blocks
+	maxKernelArgs  = 1024    // half of the 2048 bytes that Linux keeps on x86_64
+	maxPath        = 4095
+	maxName        = 64
+	maxLabels      = 64
+	maxLabelKey    = 63
+	maxLabelValue  = 256
+	nameRule       = "must be 1 to 64 of A-Z a-z 0-9 . _ -, not starting with . or -"
+	labelKeyRule   = "keys must be 1 to 63 of A-Z a-z 0-9 . _ - /"
+	labelValueRule = "values must be at most 256 bytes of printable UTF-8"
+)
+
+// ValidateName says whether a name may be given to a machine: nil, or a *[FieldError].
+func ValidateName(name string) error {
+	bad := name == "" || len(name) > maxName || name[0] == '.' || name[0] == '-'
+	if bad || strings.IndexFunc(name, func(r rune) bool { return !nameRune(r) }) >= 0 {
+		return &FieldError{Field: "name", Value: name, Reason: nameRule}
+	}
+	return nil
+}
+
+func nameRune(r rune) bool {
+	return r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-'
+}
+
+// Validate says whether the spec makes sense by itself: nil, or a *[FieldError] for the first bad field.
+// It does not look at the host; that is the driver's part of Create.
+func (s *Spec) Validate() error {
+	for _, check := range []func() *FieldError{s.checkSize, s.checkFiles, s.checkRoot, s.checkArgs, s.checkLabels} {
+		if bad := check(); bad != nil {
+			return bad
+		}
+	}
+	return nil
+}
+
+func (s *Spec) checkSize() *FieldError {
+	switch {
+	case s.VCPUs < 0 || s.VCPUs > maxVCPUs:
+		return bad("VCPUs", s.VCPUs, fmt.Sprintf("must be 1 to %d, or 0 for the default", maxVCPUs))
+	case s.MemoryMiB < 0 || s.MemoryMiB > maxMemoryMiB:
+		return bad("MemoryMiB", s.MemoryMiB, fmt.Sprintf("must be 1 to %d, or 0 for the default", maxMemoryMiB))
+	case s.LayerMiB != 0 && (s.LayerMiB < minLayerMiB || s.LayerMiB > maxLayerMiB):
+		return bad("LayerMiB", s.LayerMiB, fmt.Sprintf("must be %d to %d, or 0 for the default", minLayerMiB, maxLayerMiB))
+	}
+	return nil
+}
+
+func (s *Spec) checkFiles() *FieldError {
+	for _, file := range []struct{ field, path string }{
+		{"Kernel", s.Kernel}, {"Initrd", s.Initrd}, {"Image", s.Image}, {"Rootfs", s.Rootfs},
+	} {
+		switch {
+		case file.path == "":
+		case len(file.path) > maxPath:
+			return bad(file.field, file.path, fmt.Sprintf("must be at most %d bytes", maxPath))
+		case strings.ContainsRune(file.path, 0):
+			return bad(file.field, file.path, "must not contain a NUL byte")
+		case !filepath.IsAbs(file.path):
+			return bad(file.field, file.path, "must be an absolute path")
+		}
+	}
+	return nil
+}
+
+func (s *Spec) checkRoot() *FieldError {
+	switch {
+	case s.Image != "" && s.Rootfs != "":
+		return bad("Rootfs", s.Rootfs, "can't be set together with Image")
+	case s.Diskless && (s.Image != "" || s.Rootfs != ""):
+		return bad("Diskless", s.Diskless, "can't be set together with Image or Rootfs")
+	case s.RootfsWritable && s.Rootfs == "":
+		return bad("RootfsWritable", s.RootfsWritable, "needs Rootfs")
+	case s.LayerMiB != 0 && (s.Rootfs != "" || s.Diskless):
+		return bad("LayerMiB", s.LayerMiB, "needs Image")
+	}
+	return nil
+}
+
+func (s *Spec) checkArgs() *FieldError {
+	if len(s.KernelArgs) > maxKernelArgs {
+		return bad("KernelArgs", s.KernelArgs, fmt.Sprintf("must be at most %d bytes", maxKernelArgs))
+	}
+	if strings.IndexFunc(s.KernelArgs, func(r rune) bool { return r < ' ' || r > '~' }) >= 0 {
+		return bad("KernelArgs", s.KernelArgs, "must be printable ASCII on one line")
+	}
+	return nil
+}
+
+func (s *Spec) checkLabels() *FieldError {
+	if len(s.Labels) > maxLabels {
+		return bad("Labels", len(s.Labels), fmt.Sprintf("must be at most %d", maxLabels))
+	}
+	for key, value := range s.Labels {
+		if key == "" || len(key) > maxLabelKey || strings.IndexFunc(key, func(r rune) bool { return !nameRune(r) && r != '/' }) >= 0 {
+			return bad("Labels", key, labelKeyRule)
+		}
+		unprintable := strings.IndexFunc(value, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0
+		if len(value) > maxLabelValue || !utf8.ValidString(value) || unprintable {
+			return bad("Labels", value, labelValueRule)
+		}
+	}
+	return nil
+}
+
+func bad(field string, value any, reason string) *FieldError {
+	return &FieldError{Field: "Spec." + field, Value: value, Reason: reason}
+}
