@@ -18,10 +18,10 @@ const (
 
 // Event is one change of one machine, made by this or by any other process.
 type Event struct {
-	Time time.Time         `json:"time"`
-	Type EventType         `json:"type"`
-	UID  string            `json:"uid"`
-	Name string            `json:"name"`
-	Exit *Exit             `json:"exit,omitempty"`   // With EventStopped.
+	Time   time.Time         `json:"time"`
+	Type   EventType         `json:"type"`
+	UID    string            `json:"uid"`
+	Name   string            `json:"name"`
+	Exit   *Exit             `json:"exit,omitempty"`   // With EventStopped.
 	Labels map[string]string `json:"labels,omitempty"` // The machine's labels.
 }
