@@ -1,0 +1,64 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"context"
+	"fmt"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+)
+
+// admit checks the limits, and holds the right to create until release is called, so that two creates can't both take what is left for one.
+func (d *driver) admit(ctx context.Context, spec *microvm.Spec) (release func(), err error) {
+	limits := d.options.Limits
+	if limits == (Limits{}) {
+		return func() {}, nil
+	}
+	release, err = d.state.LockAll(ctx)
+	if err != nil {
+		return nil, err
+	}
+	used, err := d.used()
+	if err == nil {
+		err = limits.check(used, Limits{VMs: 1, MemoryMiB: spec.MemoryMiB, DiskMiB: diskMiB(spec)})
+	}
+	if err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+// used returns what all machines have together.
+func (d *driver) used() (Limits, error) {
+	uids, err := d.state.UIDs()
+	if err != nil {
+		return Limits{}, err
+	}
+	var used Limits
+	for _, uid := range uids {
+		used.VMs++
+		if record, err := d.state.ReadRecord(uid); err == nil {
+			used.MemoryMiB += record.Spec.MemoryMiB
+			used.DiskMiB += diskMiB(&record.Spec)
+		}
+	}
+	return used, nil
+}
+
+func (l Limits) check(used, wanted Limits) error {
+	for _, limit := range []struct {
+		name                string
+		limit, used, wanted int
+	}{
+		{"Limits.VMs", l.VMs, used.VMs, wanted.VMs},
+		{"Limits.MemoryMiB", l.MemoryMiB, used.MemoryMiB, wanted.MemoryMiB},
+		{"Limits.DiskMiB", l.DiskMiB, used.DiskMiB, wanted.DiskMiB},
+	} {
+		if limit.limit > 0 && limit.used+limit.wanted > limit.limit {
+			return fmt.Errorf("%w: %s %d: %d are in use, %d more are wanted", microvm.ErrExhausted, limit.name, limit.limit, limit.used, limit.wanted)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/guest"
+)
+
+const defaultAgentTimeout = time.Minute
+
+// dialer is one machine as package guest wants it.
+type dialer struct {
+	driver *driver
+	uid    string
+}
+
+func (d dialer) Dial(ctx context.Context, port uint32) (net.Conn, error) {
+	return d.driver.Dial(ctx, d.uid, port)
+}
+
+// awaitAgent waits until the agent answers. When it does not, the machine is put back to where Start found it, unless somebody else
+// has ended this run meanwhile.
+func (d *driver) awaitAgent(ctx context.Context, b *boot, o microvm.StartOptions) error {
+	timeout := o.AgentTimeout
+	if timeout <= 0 {
+		timeout = defaultAgentTimeout
+	}
+	begin := time.Since(b.state.Started)
+	waiting, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	go func() { // ends with waiting
+		select {
+		case <-b.process.Done():
+			cancel()
+		case <-waiting.Done():
+		}
+	}()
+	if err := guest.Wait(waiting, dialer{d, b.record.UID}); err != nil {
+		return errors.Join(d.agentError(ctx, b, timeout, err), d.takeBack(b))
+	}
+	return d.noteAgent(ctx, b, microvm.Mark{Name: "agent", Begin: begin, End: time.Since(b.state.Started)})
+}
+
+// agentError says why the agent does not answer.
+func (d *driver) agentError(ctx context.Context, b *boot, timeout time.Duration, err error) error {
+	select {
+	case <-b.process.Done():
+		return b.explain(fmt.Errorf("%w before its agent answered (the console may say why)", microvm.ErrExited))
+	default:
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return fmt.Errorf("the guest's agent does not answer within %v: %w (the console may say why)", timeout, err)
+}
+
+// noteAgent puts the agent on the time line, if the run still goes on.
+func (d *driver) noteAgent(ctx context.Context, b *boot, mark microvm.Mark) error {
+	lock, err := d.state.Lock(ctx, b.record.UID)
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	run, err := d.state.ReadRun(b.record.UID)
+	if err != nil || !b.same(run) {
+		return err
+	}
+	run.Timeline = append(run.Timeline, mark)
+	return lock.WriteRun(*run)
+}
+
+// takeBack ends the run that Start began. It is not the caller's to cancel any more.
+func (d *driver) takeBack(b *boot) error {
+	lock, err := d.state.Lock(context.Background(), b.record.UID)
+	if errors.Is(err, microvm.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	run, err := d.state.ReadRun(b.record.UID)
+	if err != nil || !b.same(run) {
+		return err
+	}
+	b.lock = lock
+	d.unwatch(b.record.UID)
+	return errors.Join(b.kill(), b.removeLeaf(), b.place.remove(), b.unbegin())
+}

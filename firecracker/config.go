@@ -1,0 +1,62 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"encoding/json"
+	"fmt"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/firecracker/api"
+)
+
+// config returns the plan as Firecracker takes it.
+func (p plan) config() api.ConfigFile {
+	c := api.ConfigFile{
+		BootSource:    api.BootSource{KernelImagePath: kernelPath, BootArgs: p.kernelArgs},
+		Drives:        []api.Drive{},
+		MachineConfig: api.MachineConfig{VCPUCount: p.vcpus, MemSizeMiB: p.memoryMiB},
+		Vsock:         &api.Vsock{GuestCID: guestCID, UDSPath: vsockPath},
+		Entropy:       &api.Entropy{},
+	}
+	if p.initrd {
+		c.BootSource.InitrdPath = initrdPath
+	}
+	for _, drive := range p.drives {
+		c.Drives = append(c.Drives, api.Drive{DriveID: drive.id, PathOnHost: drive.path, IsRootDevice: drive.root, IsReadOnly: drive.readOnly})
+	}
+	return c
+}
+
+// configFile returns the plan as a configuration file.
+func (p plan) configFile() ([]byte, error) { return json.Marshal(p.config()) }
+
+// compare says what the VMM runs with that is not what was asked: it ignores what it does not know in a file.
+func (p plan) compare(got api.ConfigFile) error {
+	want := p.config()
+	if got.MachineConfig != want.MachineConfig {
+		return differs("machine-config", got.MachineConfig, want.MachineConfig)
+	}
+	if got.BootSource != want.BootSource {
+		return differs("boot-source", got.BootSource, want.BootSource)
+	}
+	if len(got.Drives) != len(want.Drives) {
+		return differs("drives", got.Drives, want.Drives)
+	}
+	for i := range got.Drives {
+		if got.Drives[i] != want.Drives[i] {
+			return differs("drives", got.Drives[i], want.Drives[i])
+		}
+	}
+	if got.Vsock == nil || *got.Vsock != *want.Vsock {
+		return differs("vsock", got.Vsock, want.Vsock)
+	}
+	if got.Entropy == nil {
+		return differs("entropy", got.Entropy, want.Entropy)
+	}
+	return nil
+}
+
+func differs(section string, got, want any) error {
+	return fmt.Errorf("%w: the VMM runs with %s %+v, not with %+v", microvm.ErrUnsupported, section, got, want)
+}

@@ -1,0 +1,79 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/console"
+)
+
+// output is what a VMM writes to: its standard output is the guest's console, its errors go to a file apart from it.
+type output struct {
+	console, stderr *os.File
+}
+
+func stderrPath(dir string) string { return filepath.Join(dir, "stderr") }
+
+func openOutput(dir string) (*output, error) {
+	out, err := console.Create(dir)
+	if err != nil {
+		return nil, err
+	}
+	stderr, err := os.OpenFile(stderrPath(dir), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, errors.Join(err, out.Close())
+	}
+	return &output{console: out, stderr: stderr}, nil
+}
+
+func (o *output) close() {
+	o.console.Close()
+	o.stderr.Close()
+}
+
+func (d *driver) makeVolatile(uid string) error {
+	err := os.Mkdir(d.state.Volatile(uid), 0o700)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+// Console reads the console of the last run.
+func (d *driver) Console(ctx context.Context, uid string, o microvm.ConsoleOptions) (io.ReadCloser, error) {
+	calling, leave, err := d.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	m, err := d.peek(calling, uid)
+	if err != nil {
+		return nil, err
+	}
+	if m.state == microvm.StateCreated {
+		return nil, stateError("read the console of", m.state)
+	}
+	options := console.ReadOptions{Tail: o.Tail}
+	if o.Follow {
+		options.Ended = d.drained(uid)
+	}
+	return console.Open(ctx, d.state.Volatile(uid), options)
+}
+
+// drained returns what is closed when the machine's run is over and its console is all in the log; closed already when none runs.
+func (d *driver) drained(uid string) <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if w := d.watched[uid]; w != nil {
+		return w.drained
+	}
+	over := make(chan struct{})
+	close(over)
+	return over
+}

@@ -1,0 +1,182 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/disk"
+	"github.com/tangle-network/microvm-runtime/internal/state"
+	"github.com/tangle-network/microvm-runtime/internal/step"
+)
+
+// Create makes a machine's record, name, lease and disk. No process is started.
+func (d *driver) Create(ctx context.Context, name string, spec microvm.Spec) (uid string, err error) {
+	ctx, leave, err := d.enter(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer leave()
+	record, err := d.resolve(ctx, spec)
+	if err != nil {
+		return "", err
+	}
+	if d.state.Taken(name) { // Bind decides; this spares the work.
+		return "", fmt.Errorf("name %q: %w", name, microvm.ErrExists)
+	}
+	release, err := d.admit(ctx, &record.Spec)
+	if err != nil {
+		return "", err
+	}
+	defer release()
+	return record.UID, d.create(ctx, name, record)
+}
+
+// create runs the steps. The name is the commit point: what stands under a uid without a name belongs to nobody.
+func (d *driver) create(ctx context.Context, name string, record *state.Record) (err error) {
+	lock, err := d.state.Create(ctx, record.UID)
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	steps := step.Begin("create", d.options.hook)
+	defer steps.End(&err)
+
+	if err := steps.Do("record", func() error { return lock.WriteRecord(*record) }, lock.Remove); err != nil {
+		return err
+	}
+	if err := steps.Do("name", func() error { return lock.Bind(name) }, lock.Unbind); err != nil {
+		return err
+	}
+	if record.Jailed {
+		if err := steps.Do("slot", func() error { return d.lease(record) }, func() error { return d.slots.Release(record.UID) }); err != nil {
+			return err
+		}
+	}
+	if size := diskMiB(&record.Spec); size > 0 {
+		if err := steps.Do("disk", func() error { return d.makeDisk(ctx, record) }, nil); err != nil {
+			return err
+		}
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	record.Phase = state.PhaseCreated
+	if err := steps.Do("commit", func() error { return lock.WriteRecord(*record) }, nil); err != nil {
+		return err
+	}
+	d.tell(record, name, microvm.EventCreated, nil)
+	return nil
+}
+
+// resolve looks at the host: it fills the spec's defaults in and imports what the machine boots from into the store.
+func (d *driver) resolve(ctx context.Context, spec microvm.Spec) (*state.Record, error) {
+	o := d.options
+	setDefault(&spec.VCPUs, o.VCPUs)
+	setDefault(&spec.MemoryMiB, o.MemoryMiB)
+	setDefault(&spec.Kernel, o.Kernel)
+	if spec.Image == "" && spec.Rootfs == "" && !spec.Diskless {
+		spec.Image = o.Image
+		if spec.Image == "" {
+			spec.Rootfs = o.Rootfs
+		}
+	}
+	if spec.Image != "" {
+		setDefault(&spec.LayerMiB, o.LayerMiB)
+	}
+	if err := spec.Validate(); err != nil {
+		return nil, err
+	}
+	record := &state.Record{UID: state.NewUID(), Phase: state.PhaseCreating, Created: time.Now().Round(0), Spec: spec, Agent: spec.Image != "", Jailed: !o.Bare}
+	return record, d.importFiles(ctx, record)
+}
+
+func (d *driver) importFiles(ctx context.Context, record *state.Record) error {
+	spec := &record.Spec
+	var files state.Files
+	for _, file := range []struct {
+		field, path string
+		to          *string
+	}{
+		{"Spec.Kernel", spec.Kernel, &files.Kernel},
+		{"Spec.Initrd", spec.Initrd, &files.Initrd},
+		{"Spec.Image", spec.Image, &files.Base},
+		{"Spec.Rootfs", spec.Rootfs, &files.Base},
+	} {
+		if file.path == "" {
+			continue
+		}
+		stored, err := d.store.Import(ctx, file.path)
+		if errors.Is(err, microvm.ErrInvalid) {
+			return fmt.Errorf("%s: %w", file.field, err)
+		}
+		if err != nil {
+			return fmt.Errorf("import %s: %w", file.path, err)
+		}
+		*file.to = stored.Path
+	}
+	if record.Agent && spec.Initrd == "" {
+		initrd, err := d.initramfs(ctx, files.Kernel, spec.Kernel)
+		if err != nil {
+			return err
+		}
+		files.Initrd = initrd
+	}
+	record.Files = files
+	return nil
+}
+
+// lease takes a slot, whose user the machine is jailed as.
+func (d *driver) lease(record *state.Record) error {
+	slot, err := d.slots.Lease(record.UID)
+	if err != nil {
+		return err
+	}
+	record.Slot = slot.Number
+	return nil
+}
+
+// makeDisk makes the machine's own disk: an empty layer, or a private copy of the root file system.
+func (d *driver) makeDisk(ctx context.Context, record *state.Record) error {
+	source := record.Files.Base
+	if record.Agent {
+		empty, err := d.emptyLayer(ctx, record.Spec.LayerMiB)
+		if err != nil {
+			return err
+		}
+		source = empty
+	}
+	path := d.diskPath(record.UID)
+	if _, err := disk.Clone(path, source); err != nil {
+		return err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return err
+	}
+	if record.Jailed {
+		slot := d.slots.Slot(record.Slot)
+		return os.Chown(path, slot.UID, slot.GID)
+	}
+	return nil
+}
+
+// diskPath returns where the machine's own disk is, which no VMM can reach by name.
+func (d *driver) diskPath(uid string) string {
+	return filepath.Join(d.state.Machine(uid), "layer")
+}
+
+// diskMiB returns the size of the machine's own disk.
+func diskMiB(spec *microvm.Spec) int {
+	if spec.RootfsWritable {
+		if info, err := os.Stat(spec.Rootfs); err == nil {
+			return int((info.Size() + 1<<20 - 1) >> 20)
+		}
+	}
+	return spec.LayerMiB
+}

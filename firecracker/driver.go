@@ -1,0 +1,156 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/cgroup"
+	"github.com/tangle-network/microvm-runtime/internal/journal"
+	"github.com/tangle-network/microvm-runtime/internal/slot"
+	"github.com/tangle-network/microvm-runtime/internal/state"
+	"github.com/tangle-network/microvm-runtime/internal/store"
+)
+
+// driver implements microvm.Driver and all of its optional interfaces.
+type driver struct {
+	options Options
+	state   *state.Dir
+	store   *store.Store
+	slots   *slot.Pool    // nil when bare and not root
+	slice   *cgroup.Slice // nil where the host has no cgroup v2
+	log     *slog.Logger
+
+	life context.Context // ends with Close
+	end  context.CancelFunc
+
+	mu      sync.Mutex
+	closed  bool
+	calls   sync.WaitGroup    // calls and watchers under way
+	watched map[string]*watch // the runs that this process watches, by uid
+}
+
+var (
+	_ microvm.Driver   = (*driver)(nil)
+	_ microvm.Pauser   = (*driver)(nil)
+	_ microvm.Renamer  = (*driver)(nil)
+	_ microvm.Dialer   = (*driver)(nil)
+	_ microvm.Consoler = (*driver)(nil)
+	_ microvm.Watcher  = (*driver)(nil)
+)
+
+// New returns a Runtime on real Firecracker. It makes the directories of the options where they are missing and starts nothing. What does not make sense
+// is microvm.ErrInvalid and names the field.
+func New(options Options) (*microvm.Runtime, error) {
+	d, err := open(options)
+	if err != nil {
+		return nil, fmt.Errorf("open runtime: %w", err)
+	}
+	return microvm.New(d), nil
+}
+
+func open(options Options) (*driver, error) {
+	o, err := options.resolve()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := state.Open(o.StateDir, o.SocketDir)
+	if err != nil {
+		return nil, err
+	}
+	files, err := store.Open(filepath.Join(o.StateDir, "store"))
+	if err != nil {
+		return nil, err
+	}
+	slots, err := slot.Open(filepath.Join(o.StateDir, "slots"), slot.Range{FirstUID: o.FirstUID, Count: o.UIDCount})
+	if err != nil {
+		return nil, err
+	}
+	if !o.Bare {
+		if err := checkJails(o); err != nil {
+			return nil, err
+		}
+	}
+	slice, err := cgroup.Open(o.Slice)
+	if err != nil && !errors.Is(err, cgroup.ErrUnsupported) {
+		if !o.Bare {
+			return nil, err
+		}
+		o.Logger.Warn("no cgroup for bare machines", "error", err)
+		slice = nil
+	}
+	d := &driver{options: o, state: dir, store: files, slots: slots, slice: slice, log: o.Logger, watched: map[string]*watch{}}
+	d.life, d.end = context.WithCancel(context.Background())
+	return d, nil
+}
+
+// checkJails refuses what would fail at every start: no root, or a jail directory that the store can't be linked into.
+func checkJails(o Options) error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("%w: the jailer needs root (run as root, or set Options.Bare for development)", microvm.ErrInvalid)
+	}
+	if err := os.MkdirAll(o.JailDir, 0o700); err != nil {
+		return err
+	}
+	probe := filepath.Join(o.JailDir, ".probe-"+state.NewUID())
+	source := probe + "-source"
+	defer os.Remove(probe)
+	defer os.Remove(source)
+	if err := os.WriteFile(filepath.Join(o.StateDir, filepath.Base(source)), nil, 0o600); err != nil {
+		return err
+	}
+	source = filepath.Join(o.StateDir, filepath.Base(source))
+	if err := os.Link(source, probe); err != nil {
+		return errors.Join(fmt.Errorf("%w: Options.JailDir %s: %w (put it on the file system of StateDir %s)", microvm.ErrInvalid, o.JailDir, err, o.StateDir), os.Remove(source))
+	}
+	return os.Remove(source)
+}
+
+// enter begins a call, which Close interrupts and waits for. The context that it returns ends with the caller's and with the runtime.
+func (d *driver) enter(ctx context.Context) (_ context.Context, leave func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, nil, microvm.ErrClosed
+	}
+	d.calls.Add(1)
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(d.life, func() { cancel(microvm.ErrClosed) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+		d.calls.Done()
+	}, nil
+}
+
+// Close ends this process's goroutines and descriptors, once the calls under way have returned. Machines run on.
+func (d *driver) Close() error {
+	d.mu.Lock()
+	d.closed = true
+	d.mu.Unlock()
+	d.end()
+	d.calls.Wait()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for uid, w := range d.watched {
+		w.process.Close()
+		delete(d.watched, uid)
+	}
+	return nil
+}
+
+// tell writes an event to the journal. That it can't is logged and harms nothing: the records are the truth.
+func (d *driver) tell(record *state.Record, name string, what microvm.EventType, exit *microvm.Exit) {
+	event := microvm.Event{Time: time.Now(), Type: what, UID: record.UID, Name: name, Exit: exit, Labels: record.Spec.Labels}
+	if err := journal.Append(d.state.Journal(), event); err != nil {
+		d.log.Warn("event is lost", "event", what, "uid", record.UID, "error", err)
+	}
+}

@@ -1,0 +1,188 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/state"
+)
+
+// reapPatience is how long a reader waits for the lock of a machine whose VMM has ended and is not settled yet.
+const reapPatience = 100 * time.Millisecond
+
+// Resolve finds a machine by name, else by uid.
+func (d *driver) Resolve(ctx context.Context, ref string) (string, error) {
+	ctx, leave, err := d.enter(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer leave()
+	if err := context.Cause(ctx); err != nil {
+		return "", err
+	}
+	return d.state.Lookup(ref)
+}
+
+// Info reads the records, without the machine's lock.
+func (d *driver) Info(ctx context.Context, uid string) (microvm.Info, error) {
+	ctx, leave, err := d.enter(ctx)
+	if err != nil {
+		return microvm.Info{}, err
+	}
+	defer leave()
+	if err := context.Cause(ctx); err != nil {
+		return microvm.Info{}, err
+	}
+	name, err := d.state.NameOf(uid)
+	if err != nil {
+		return microvm.Info{}, err
+	}
+	return d.info(ctx, uid, name)
+}
+
+// List reads the records of all machines.
+func (d *driver) List(ctx context.Context) ([]microvm.Info, error) {
+	ctx, leave, err := d.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	uids, err := d.state.UIDs()
+	if err != nil {
+		return nil, err
+	}
+	names, err := d.state.Names()
+	if err != nil {
+		return nil, err
+	}
+	infos := make([]microvm.Info, 0, len(uids))
+	for _, uid := range uids {
+		if err := context.Cause(ctx); err != nil {
+			return nil, err
+		}
+		info, err := d.info(ctx, uid, names[uid])
+		if errors.Is(err, microvm.ErrNotFound) { // destroyed meanwhile
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		infos = append(infos, info)
+	}
+	slices.SortFunc(infos, func(a, b microvm.Info) int {
+		return strings.Compare(a.Name+"\x00"+a.UID, b.Name+"\x00"+b.UID)
+	})
+	return infos, nil
+}
+
+// info derives a machine's Info from its records. A run that has ended is settled on the way, if its lock is free.
+func (d *driver) info(ctx context.Context, uid, name string) (microvm.Info, error) {
+	info, ended, err := d.look(uid, name)
+	if err != nil || !ended {
+		return info, err
+	}
+	patient, cancel := context.WithTimeout(ctx, reapPatience)
+	defer cancel()
+	if err := d.reap(patient, uid); err != nil && !errors.Is(err, microvm.ErrBusy) {
+		return info, err
+	}
+	settled, ended, err := d.look(uid, name)
+	if ended { // somebody holds the lock and is about to settle it
+		return info, nil
+	}
+	return settled, err
+}
+
+// look reads a machine's records. It says whether the run in them has ended without being settled.
+func (d *driver) look(uid, name string) (info microvm.Info, ended bool, err error) {
+	info = microvm.Info{UID: uid, Name: name}
+	record, err := d.state.ReadRecord(uid)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		if _, err := os.Lstat(d.state.Machine(uid)); err == nil && name == "" { // being made or removed
+			info.State = microvm.StateCreating
+			return info, false, nil
+		}
+		return info, false, fmt.Errorf("%s: %w", uid, microvm.ErrNotFound)
+	case err != nil:
+		info.State, info.Problem = microvm.StateDamaged, err.Error()
+		return info, false, nil
+	}
+	run, err := d.state.ReadRun(uid)
+	if err != nil {
+		info.State, info.Problem = microvm.StateDamaged, err.Error()
+		return info, false, nil
+	}
+	info.Created, info.Spec, info.Agent, info.Jailed = record.Created, record.Spec, record.Agent, record.Jailed
+	info.Started, _ = d.state.Begun(uid)
+	if run != nil && run.Process == nil { // a Start has begun
+		return d.lookStarting(info, &record)
+	}
+	if run != nil {
+		info.Timeline = run.Timeline
+		ended = !d.alive(uid, run)
+	}
+	if run != nil && ended {
+		info.State = microvm.StateStopped
+		return info, true, nil
+	}
+	if info.Exit, err = d.lastExit(uid, run); err != nil {
+		info.State, info.Problem = microvm.StateDamaged, err.Error()
+		return info, false, nil
+	}
+	info.State = stateOf(&record, run, info.Exit)
+	if run != nil {
+		info.PID = run.Process.PID
+	}
+	return info, false, nil
+}
+
+// lookStarting tells of a machine whose VMM is being spawned, or whose spawner was interrupted: it has not left the state before.
+func (d *driver) lookStarting(info microvm.Info, record *state.Record) (microvm.Info, bool, error) {
+	info.State = microvm.StateCreated
+	if record.Phase != state.PhaseCreated {
+		info.State = stateOf(record, nil, nil)
+	}
+	return info, false, nil
+}
+
+func (d *driver) alive(uid string, run *state.Run) bool {
+	process, err := d.processOf(uid, run)
+	if err != nil {
+		return false
+	}
+	select {
+	case <-process.Done():
+		return false
+	default:
+		return true
+	}
+}
+
+// running returns the record of a machine that runs or is paused, without its lock.
+func (d *driver) running(uid, verb string) (*state.Record, error) {
+	record, err := d.state.ReadRecord(uid)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", uid, microvm.ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	run, err := d.state.ReadRun(uid)
+	if err != nil {
+		return nil, err
+	}
+	if run == nil || run.Process == nil {
+		exit, _ := d.lastExit(uid, nil)
+		return nil, stateError(verb, stateOf(&record, nil, exit))
+	}
+	return &record, nil
+}

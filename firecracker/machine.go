@@ -1,0 +1,115 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/state"
+	"github.com/tangle-network/microvm-runtime/internal/vmm"
+)
+
+// machine is what is known of a machine while its lock is held.
+type machine struct {
+	record  state.Record
+	name    string
+	state   microvm.State
+	run     *state.Run   // nil unless running or paused
+	process *vmm.Process // of run; the driver's to close
+	exit    *microvm.Exit
+}
+
+// load reads a machine under its lock. A run whose VMM has ended is settled first, so what load returns is true.
+func (d *driver) load(lock *state.Lock) (*machine, error) {
+	uid := lock.UID()
+	record, err := d.state.ReadRecord(uid)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", uid, microvm.ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	m := &machine{record: record}
+	if m.name, err = d.state.NameOf(uid); err != nil {
+		return nil, err
+	}
+	if m.run, err = d.state.ReadRun(uid); err != nil {
+		return nil, err
+	}
+	if m.run != nil {
+		m.process, err = d.find(uid, m.run)
+		if errors.Is(err, vmm.ErrGone) {
+			_, err = d.settle(lock, &record, m.run, m.name)
+			m.run = nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if m.exit, err = d.lastExit(uid, m.run); err != nil {
+		return nil, err
+	}
+	m.state = stateOf(&record, m.run, m.exit)
+	return m, nil
+}
+
+// find returns the live VMM of a run, or vmm.ErrGone. A run that was interrupted between its record and its VMM's identity has a VMM only
+// in its leaf, and that one is ended by settle.
+func (d *driver) find(uid string, run *state.Run) (*vmm.Process, error) {
+	if run.Process == nil {
+		return nil, vmm.ErrGone
+	}
+	process, err := d.processOf(uid, run)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-process.Done():
+		return nil, vmm.ErrGone
+	default:
+		return process, nil
+	}
+}
+
+// stateOf derives the state from the records.
+func stateOf(record *state.Record, run *state.Run, exit *microvm.Exit) microvm.State {
+	switch {
+	case record.Phase == state.PhaseCreating:
+		return microvm.StateCreating
+	case record.Phase == state.PhaseDestroying:
+		return microvm.StateDestroying
+	case run != nil:
+		return run.State
+	case exit != nil:
+		return microvm.StateStopped
+	}
+	return microvm.StateCreated
+}
+
+// lastExit returns how the last run ended; nil when there was none, or while one goes on. A run without an end, and without a volatile record, ended
+// with the host's last boot.
+func (d *driver) lastExit(uid string, run *state.Run) (*microvm.Exit, error) {
+	if run != nil {
+		return nil, nil
+	}
+	exit, err := d.state.ReadExit(uid)
+	if exit != nil || err != nil {
+		return exit, err
+	}
+	begun, ok := d.state.Begun(uid)
+	if !ok {
+		return nil, nil
+	}
+	return &microvm.Exit{
+		Reason: microvm.ReasonReboot, Code: -1, Time: begun,
+		Evidence: []string{fmt.Sprintf("it was started at %s, before the host's present boot", begun.Format(time.RFC3339))},
+	}, nil
+}
+
+func stateError(verb string, s microvm.State) error {
+	return fmt.Errorf("%w: can't %s a machine that is %s", microvm.ErrState, verb, s)
+}

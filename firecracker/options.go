@@ -1,0 +1,119 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+)
+
+// Options say where the driver finds its parts and keeps its state, and what a Spec's zero fields mean. The zero value of each field is its default.
+type Options struct {
+	Firecracker string // Path of the firecracker binary. Optional: /usr/local/bin/firecracker.
+	Jailer      string // Path of the jailer binary of the same release. Optional: jailer beside Firecracker.
+
+	StateDir  string // Records, disks and the store. Optional: /var/lib/microvm/state.
+	SocketDir string // What dies with a reboot; rather on tmpfs. Optional: /var/run/microvm/sockets.
+	JailDir   string // Jails; on StateDir's file system, so that files can be linked. Optional: StateDir/jails.
+
+	Kernel  string // Spec.Kernel's default. Optional: /var/lib/firecracker/vmlinux.
+	Modules string // Modules of Kernel: a directory lib/modules/RELEASE. Optional: the one beside Kernel.
+	Image   string // Spec.Image's default. Optional.
+	Rootfs  string // Spec.Rootfs's default where Image is empty. Optional: /var/lib/firecracker/rootfs/default.ext4.
+	Agent   string // The guest agent's binary. Optional: microvm-agent beside the executable, else /usr/local/lib/microvm/agent.
+
+	VCPUs     int // Spec.VCPUs' default. Optional: 1.
+	MemoryMiB int // Spec.MemoryMiB's default, in MiB. Optional: 256.
+	LayerMiB  int // Spec.LayerMiB's default, in MiB. Optional: 1024.
+
+	// Bare runs VMMs as this process's user without a jail. For development: a guest that breaks out of its VMM is this user.
+	Bare bool
+	// FirstUID is the first of UIDCount users and groups that jailed VMMs run as, one for each machine. They should belong to nobody else.
+	// Optional: 64000, 10000.
+	FirstUID, UIDCount int
+	// Slice is the cgroup v2 under which each VMM has a leaf of its own, as a path from the hierarchy's root. Optional: /microvm.slice.
+	Slice string
+
+	Limits Limits       // Optional: none.
+	Logger *slog.Logger // Optional: silent.
+
+	hook func(point string) error // injects faults into steps; set by tests
+}
+
+// Limits bound what all machines of a state directory have together. Create answers microvm.ErrExhausted beyond them. Zero is no limit.
+type Limits struct {
+	VMs       int // Machines.
+	MemoryMiB int // Sum of the guests' memory in MiB, whether they run or not.
+	DiskMiB   int // Sum of the writable disks' sizes in MiB, whether they are filled or not.
+}
+
+const (
+	defaultBinary    = "/usr/local/bin/firecracker"
+	defaultStateDir  = "/var/lib/microvm/state"
+	defaultSocketDir = "/var/run/microvm/sockets"
+	defaultKernel    = "/var/lib/firecracker/vmlinux"
+	defaultRootfs    = "/var/lib/firecracker/rootfs/default.ext4"
+	defaultSlice     = "/microvm.slice"
+	defaultFirstUID  = 64000
+	defaultUIDCount  = 10000
+)
+
+// resolve fills defaults in and checks what can be checked without the host.
+func (o Options) resolve() (Options, error) {
+	setDefault(&o.Firecracker, defaultBinary)
+	setDefault(&o.Jailer, filepath.Join(filepath.Dir(o.Firecracker), "jailer"))
+	setDefault(&o.StateDir, defaultStateDir)
+	setDefault(&o.SocketDir, defaultSocketDir)
+	setDefault(&o.JailDir, filepath.Join(o.StateDir, "jails"))
+	setDefault(&o.Kernel, defaultKernel)
+	if o.Image == "" {
+		setDefault(&o.Rootfs, defaultRootfs)
+	}
+	setDefault(&o.Slice, defaultSlice)
+	setDefault(&o.VCPUs, 1)
+	setDefault(&o.MemoryMiB, 256)
+	setDefault(&o.LayerMiB, 1024)
+	setDefault(&o.FirstUID, defaultFirstUID)
+	setDefault(&o.UIDCount, defaultUIDCount)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o, o.check()
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (o *Options) check() error {
+	for _, path := range []struct{ field, value string }{
+		{"Firecracker", o.Firecracker}, {"Jailer", o.Jailer}, {"StateDir", o.StateDir}, {"SocketDir", o.SocketDir},
+		{"JailDir", o.JailDir}, {"Kernel", o.Kernel}, {"Modules", o.Modules}, {"Image", o.Image}, {"Rootfs", o.Rootfs},
+		{"Agent", o.Agent}, {"Slice", o.Slice},
+	} {
+		if path.value != "" && (!filepath.IsAbs(path.value) || filepath.Clean(path.value) != path.value) {
+			return badOption(path.field, path.value, "must be a clean absolute path")
+		}
+	}
+	if o.FirstUID < 1 || o.UIDCount < 1 || o.FirstUID+o.UIDCount > 1<<31 {
+		return badOption("FirstUID", fmt.Sprintf("%d+%d", o.FirstUID, o.UIDCount), "must be a range of users without root")
+	}
+	if o.Limits.VMs < 0 || o.Limits.MemoryMiB < 0 || o.Limits.DiskMiB < 0 {
+		return badOption("Limits", o.Limits, "must not be negative")
+	}
+	defaults := microvm.Spec{VCPUs: o.VCPUs, MemoryMiB: o.MemoryMiB, LayerMiB: o.LayerMiB}
+	if err := defaults.Validate(); err != nil {
+		return fmt.Errorf("default of %w", err)
+	}
+	return nil
+}
+
+func badOption(field string, value any, reason string) error {
+	return &microvm.FieldError{Field: "Options." + field, Value: value, Reason: reason}
+}

@@ -1,0 +1,100 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"context"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/firecracker/api"
+	"github.com/tangle-network/microvm-runtime/internal/state"
+)
+
+// Pause holds the vCPUs of a running machine.
+func (d *driver) Pause(ctx context.Context, uid string) error {
+	return d.turn(ctx, uid, "pause", microvm.StateRunning, microvm.StatePaused, microvm.EventPaused)
+}
+
+// Resume lets the vCPUs of a paused machine go on.
+func (d *driver) Resume(ctx context.Context, uid string) error {
+	return d.turn(ctx, uid, "resume", microvm.StatePaused, microvm.StateRunning, microvm.EventResumed)
+}
+
+// turn brings a machine from one state to the other. The VMM's word counts: what it says after an interrupted turn is what is recorded.
+func (d *driver) turn(ctx context.Context, uid, verb string, from, to microvm.State, what microvm.EventType) error {
+	ctx, leave, err := d.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	lock, err := d.state.Lock(ctx, uid)
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	m, err := d.load(lock)
+	if err != nil {
+		return err
+	}
+	switch m.state {
+	case to:
+		return nil
+	case from:
+	default:
+		return stateError(verb, m.state)
+	}
+	if err := d.setPaused(ctx, &m.record, to == microvm.StatePaused); err != nil {
+		return err
+	}
+	m.run.State = to
+	if err := lock.WriteRun(*m.run); err != nil {
+		return err
+	}
+	d.tell(&m.record, m.name, what, nil)
+	return nil
+}
+
+// setPaused tells the VMM; it is idempotent there.
+func (d *driver) setPaused(ctx context.Context, record *state.Record, paused bool) error {
+	wanted := api.VMResumed
+	if paused {
+		wanted = api.VMPaused
+	}
+	return d.withAPI(ctx, record, func(c *api.Client) error { return c.PatchVM(ctx, wanted) })
+}
+
+// withAPI calls the VMM's API over a connection of its own.
+func (d *driver) withAPI(ctx context.Context, record *state.Record, call func(*api.Client) error) error {
+	client := d.client(record)
+	defer client.Close()
+	return call(client)
+}
+
+// Rename gives a machine another name.
+func (d *driver) Rename(ctx context.Context, uid, name string) error {
+	ctx, leave, err := d.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	lock, err := d.state.Lock(ctx, uid)
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	m, err := d.load(lock)
+	if err != nil {
+		return err
+	}
+	if m.state == microvm.StateDestroying || m.state == microvm.StateCreating {
+		return stateError("rename", m.state)
+	}
+	if m.name == name {
+		return nil
+	}
+	if err := lock.Rename(name); err != nil {
+		return err
+	}
+	d.tell(&m.record, name, microvm.EventRenamed, nil)
+	return nil
+}

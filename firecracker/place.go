@@ -1,0 +1,150 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/tangle-network/microvm-runtime/internal/jail"
+	"github.com/tangle-network/microvm-runtime/internal/state"
+	"github.com/tangle-network/microvm-runtime/internal/vmm"
+)
+
+// place is where one run of a VMM lives: a jail, or, bare, a directory. Inside, both look the same.
+type place interface {
+	// make makes it in place of the last run's.
+	make(ctx context.Context, p plan) error
+	// command returns how the VMM is started in it.
+	command() vmm.Command
+	// remove removes it, if it is there.
+	remove() error
+	// dial connects to one of the VMM's sockets.
+	dial(ctx context.Context, name string) (net.Conn, error)
+	// listen makes a socket that the VMM can connect to. The name goes with the place.
+	listen(name string) (net.Listener, error)
+	// openLog opens the VMM's log.
+	openLog() (*os.File, error)
+}
+
+func (d *driver) place(r *state.Record) place {
+	dir := d.state.Sockets(r.UID)
+	layer := ""
+	if diskMiB(&r.Spec) > 0 {
+		layer = d.diskPath(r.UID)
+	}
+	if !r.Jailed {
+		return &bare{dir: dir, record: r, layer: layer, binary: d.options.Firecracker}
+	}
+	slot := d.slots.Slot(r.Slot)
+	layout := jail.Layout{Base: d.options.JailDir, Exec: d.options.Firecracker, ID: r.UID}
+	return &jailed{layout: layout, link: dir, jailer: d.options.Jailer, record: r, layer: layer, uid: slot.UID, gid: slot.GID}
+}
+
+// sharedFiles returns what is below img/: names to paths in the store.
+func sharedFiles(r *state.Record) map[string]string {
+	files := map[string]string{filepath.Base(kernelPath): r.Files.Kernel}
+	if r.Files.Initrd != "" {
+		files[filepath.Base(initrdPath)] = r.Files.Initrd
+	}
+	if r.Files.Base != "" && !r.Spec.RootfsWritable {
+		files[filepath.Base(basePath)] = r.Files.Base
+	}
+	return files
+}
+
+// firecrackerArgs are the VMM's arguments but for its id, which the jailer adds itself.
+func firecrackerArgs() []string {
+	return []string{"--api-sock", socketPath, "--config-file", configPath, "--log-path", logPath, "--level", "Info"}
+}
+
+// bare is a directory that the VMM works in, as this process's user.
+type bare struct {
+	dir    string
+	record *state.Record
+	layer  string
+	binary string
+}
+
+func (b *bare) make(_ context.Context, p plan) error {
+	if err := b.remove(); err != nil {
+		return err
+	}
+	config, err := p.configFile()
+	if err != nil {
+		return err
+	}
+	img := filepath.Join(b.dir, "img")
+	errs := []error{os.Mkdir(b.dir, 0o700), os.Mkdir(img, 0o700)}
+	for name, path := range sharedFiles(b.record) { // symbolic: the directory is on tmpfs, the store is not
+		errs = append(errs, os.Symlink(path, filepath.Join(img, name)))
+	}
+	if b.layer != "" {
+		errs = append(errs, os.Symlink(b.layer, filepath.Join(b.dir, layerPath)))
+	}
+	errs = append(errs, os.WriteFile(filepath.Join(b.dir, configPath), config, 0o600), os.WriteFile(filepath.Join(b.dir, logPath), nil, 0o600))
+	return errors.Join(errs...)
+}
+
+func (b *bare) command() vmm.Command {
+	return vmm.Command{Path: b.binary, Args: append([]string{"--id", b.record.UID}, firecrackerArgs()...), Dir: b.dir}
+}
+
+func (b *bare) remove() error { return os.RemoveAll(b.dir) }
+
+func (b *bare) dial(ctx context.Context, name string) (net.Conn, error) {
+	return jail.Dial(ctx, b.dir, name, os.Geteuid())
+}
+
+func (b *bare) listen(name string) (net.Listener, error) {
+	return jail.Listen(b.dir, name, os.Geteuid(), os.Getegid())
+}
+
+func (b *bare) openLog() (*os.File, error) { return jail.OpenFile(b.dir, logPath, os.Geteuid()) }
+
+// jailed is a jail of the official jailer's, and a link to its root where bare machines have their directory.
+type jailed struct {
+	layout   jail.Layout
+	link     string
+	jailer   string
+	record   *state.Record
+	layer    string
+	uid, gid int
+}
+
+func (j *jailed) make(_ context.Context, p plan) error {
+	config, err := p.configFile()
+	if err != nil {
+		return err
+	}
+	if err := j.remove(); err != nil {
+		return err
+	}
+	files := jail.Files{Shared: sharedFiles(j.record), Config: config, Layer: j.layer, Log: logPath, UID: j.uid, GID: j.gid}
+	if err := j.layout.Build(files); err != nil {
+		return fmt.Errorf("build jail: %w", err)
+	}
+	return os.Symlink(j.layout.Root(), j.link)
+}
+
+func (j *jailed) command() vmm.Command {
+	return j.layout.Command(j.jailer, j.uid, j.gid, firecrackerArgs()...)
+}
+
+func (j *jailed) remove() error {
+	return errors.Join(os.RemoveAll(j.link), j.layout.Remove())
+}
+
+func (j *jailed) dial(ctx context.Context, name string) (net.Conn, error) {
+	return jail.Dial(ctx, j.layout.Root(), name, j.uid)
+}
+
+func (j *jailed) listen(name string) (net.Listener, error) {
+	return jail.Listen(j.layout.Root(), name, j.uid, j.gid)
+}
+
+func (j *jailed) openLog() (*os.File, error) { return jail.OpenFile(j.layout.Root(), logPath, j.uid) }

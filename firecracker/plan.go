@@ -1,0 +1,64 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"runtime"
+
+	"github.com/tangle-network/microvm-runtime/internal/state"
+)
+
+// The layout that every VMM sees below its root or working directory. It is frozen: snapshots carry these paths.
+const (
+	kernelPath = "img/kernel"
+	initrdPath = "img/initrd"
+	basePath   = "img/base"
+	configPath = "img/vm.json"
+	layerPath  = "layer"
+	vsockPath  = "vsock.sock"
+	socketPath = "api.sock"
+	logPath    = "firecracker.log"
+
+	guestCID   = 3
+	baseDrive  = "base"
+	layerDrive = "layer"
+)
+
+// plan is the configuration of one run, as the VMM sees it: what a Spec comes down to. A writer makes Firecracker's configuration file of it.
+type plan struct {
+	vcpus, memoryMiB int
+	initrd           bool
+	kernelArgs       string
+	drives           []plannedDrive
+}
+
+type plannedDrive struct {
+	id, path       string
+	root, readOnly bool
+}
+
+func planOf(r *state.Record) plan {
+	p := plan{vcpus: r.Spec.VCPUs, memoryMiB: r.Spec.MemoryMiB, initrd: r.Files.Initrd != "", kernelArgs: kernelArgs(r.Spec.KernelArgs)}
+	switch {
+	case r.Agent: // The agent finds base and layer as the first two disks, and puts one over the other.
+		p.drives = []plannedDrive{{id: baseDrive, path: basePath, readOnly: true}, {id: layerDrive, path: layerPath}}
+	case r.Spec.RootfsWritable:
+		p.drives = []plannedDrive{{id: layerDrive, path: layerPath, root: true}}
+	case r.Spec.Rootfs != "":
+		p.drives = []plannedDrive{{id: baseDrive, path: basePath, root: true, readOnly: true}}
+	}
+	return p
+}
+
+// kernelArgs returns the kernel's command line. A reset is the one thing by which a guest ends its VMM, hence reboot=k and panic=1. The
+// keyboard stays (no i8042.nokbd): Ctrl-Alt-Del comes through it.
+func kernelArgs(own string) string {
+	args := "console=ttyS0 reboot=k panic=1 pci=off quiet loglevel=1 i8042.noaux"
+	if runtime.GOARCH == "arm64" {
+		args = "console=ttyS0 keep_bootcon reboot=k panic=1 pci=off quiet loglevel=1"
+	}
+	if own != "" {
+		args += " " + own
+	}
+	return args
+}

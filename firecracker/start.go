@@ -1,0 +1,196 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/cgroup"
+	"github.com/tangle-network/microvm-runtime/internal/state"
+	"github.com/tangle-network/microvm-runtime/internal/step"
+	"github.com/tangle-network/microvm-runtime/internal/vmm"
+)
+
+// Start boots a created or stopped machine and waits for its agent. The lock is held until the VMM says that the machine runs, so that
+// Stop and Destroy can end one whose agent never comes.
+func (d *driver) Start(ctx context.Context, uid string, o microvm.StartOptions) error {
+	ctx, leave, err := d.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	b, err := d.startVMM(ctx, uid)
+	if err != nil || b == nil || !b.record.Agent || o.NoWait {
+		return err
+	}
+	return d.awaitAgent(ctx, b, o)
+}
+
+// startVMM returns nil when the machine runs already.
+func (d *driver) startVMM(ctx context.Context, uid string) (*boot, error) {
+	lock, err := d.state.Lock(ctx, uid)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Unlock()
+	m, err := d.load(lock)
+	if err != nil {
+		return nil, err
+	}
+	switch m.state {
+	case microvm.StateRunning:
+		return nil, nil
+	case microvm.StateCreated, microvm.StateStopped:
+	default:
+		return nil, stateError("start", m.state)
+	}
+	b := &boot{driver: d, lock: lock, record: &m.record, name: m.name, place: d.place(&m.record), first: m.state == microvm.StateCreated, exit: m.exit}
+	return b, b.run(ctx)
+}
+
+// boot is one start of one machine.
+type boot struct {
+	driver *driver
+	lock   *state.Lock
+	record *state.Record
+	name   string
+	place  place
+	first  bool          // the machine was never started before
+	exit   *microvm.Exit // how the run before ended
+
+	steps   *step.Sequence
+	state   state.Run
+	leaf    *cgroup.Leaf
+	process *vmm.Process
+	output  *output
+}
+
+// run is the sequence of Start: from nothing to a VMM that says that the machine runs. A failure undoes it and has the VMM's own words.
+func (b *boot) run(ctx context.Context) (err error) {
+	b.steps = step.Begin("start", b.driver.options.hook)
+	b.state = state.Run{State: microvm.StateRunning, Started: time.Now().Round(0)}
+	defer b.closeOutput()
+	defer b.steps.End(&err)
+
+	if err := b.steps.Do("record", b.begin, b.unbegin); err != nil {
+		return err
+	}
+	if err := b.steps.Do("console", b.openOutput, nil); err != nil {
+		return err
+	}
+	if err := b.steps.Do("place", func() error { return b.place.make(ctx, planOf(b.record)) }, b.place.remove); err != nil {
+		return err
+	}
+	if b.driver.slice != nil {
+		if err := b.steps.Do("cgroup", b.makeLeaf, b.removeLeaf); err != nil {
+			return err
+		}
+	}
+	if err := b.steps.Do("spawn", b.spawn, b.kill); err != nil {
+		return err
+	}
+	if err := b.steps.Do("identity", b.identify, nil); err != nil {
+		return err
+	}
+	if err := b.steps.Do("vmm", func() error { return b.awaitVMM(ctx) }, nil); err != nil {
+		return b.explain(err)
+	}
+	return b.steps.Do("commit", b.commit, nil)
+}
+
+// begin records that a run begins, before anything of it exists.
+func (b *boot) begin() error {
+	return errors.Join(b.driver.makeVolatile(b.record.UID), b.lock.Begin(), b.lock.WriteRun(b.state))
+}
+
+func (b *boot) unbegin() error {
+	errs := []error{b.lock.RemoveRun()}
+	switch {
+	case b.exit != nil:
+		errs = append(errs, b.lock.WriteExit(*b.exit))
+	case b.first:
+		errs = append(errs, b.lock.Unbegin())
+	}
+	return errors.Join(errs...)
+}
+
+func (b *boot) makeLeaf() (err error) {
+	b.leaf, err = b.driver.slice.NewLeaf(b.record.UID)
+	return err
+}
+
+func (b *boot) removeLeaf() error {
+	if b.leaf == nil {
+		return nil
+	}
+	return b.leaf.Remove()
+}
+
+func (b *boot) spawn() (err error) {
+	command := b.place.command()
+	command.Cgroup = b.leaf
+	command.Stdout, command.Stderr = b.output.console, b.output.stderr
+	b.process, err = vmm.Start(command)
+	return err
+}
+
+// kill is undone work: the VMM is ours, so its end is waited for.
+func (b *boot) kill() error {
+	if b.process == nil {
+		return nil
+	}
+	err := b.process.Kill()
+	if err == nil {
+		_, err = b.process.Wait(context.Background())
+	}
+	return errors.Join(err, b.process.Close())
+}
+
+// identify records which process the VMM is, so that any other process can take over from here.
+func (b *boot) identify() error {
+	identity := b.process.Identity()
+	b.state.Process = &identity
+	return b.lock.WriteRun(b.state)
+}
+
+// commit records that the machine runs, and begins to watch it.
+func (b *boot) commit() error {
+	for _, span := range b.steps.Spans() {
+		b.state.Timeline = append(b.state.Timeline, microvm.Mark(span))
+	}
+	if err := b.lock.WriteRun(b.state); err != nil {
+		return err
+	}
+	b.driver.watch(b.record.UID, b.process)
+	b.driver.tell(b.record, b.name, microvm.EventStarted, nil)
+	return nil
+}
+
+// openOutput makes the files that the VMM writes to: the guest's console, and its own errors apart from it.
+func (b *boot) openOutput() (err error) {
+	b.output, err = openOutput(b.driver.state.Volatile(b.record.UID))
+	return err
+}
+
+func (b *boot) closeOutput() {
+	if b.output != nil {
+		b.output.close()
+	}
+}
+
+// explain adds the VMM's own words to why it does not run.
+func (b *boot) explain(err error) error {
+	if words := b.driver.lastWords(b.record); words != "" {
+		return fmt.Errorf("%w\n%s", err, words)
+	}
+	return err
+}
+
+// same says whether run is the one that b began.
+func (b *boot) same(run *state.Run) bool {
+	return run != nil && run.Process != nil && *run.Process == *b.state.Process
+}

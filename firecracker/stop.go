@@ -1,0 +1,175 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/firecracker/api"
+	"github.com/tangle-network/microvm-runtime/guest"
+	"github.com/tangle-network/microvm-runtime/internal/state"
+	"github.com/tangle-network/microvm-runtime/internal/vmm"
+)
+
+const (
+	defaultGrace = 5 * time.Second
+	// killPatience is how long a killed VMM may take to be gone. It is the kernel's to free the guest's memory.
+	killPatience = 30 * time.Second
+)
+
+// Stop is the ladder: the agent is asked; Ctrl-Alt-Del is sent; the VMM is killed. SIGTERM is no step of it: Firecracker has no handler, and as a
+// namespace's init it would ignore it for ever.
+func (d *driver) Stop(ctx context.Context, uid string, o microvm.StopOptions) (microvm.Exit, error) {
+	ctx, leave, err := d.enter(ctx)
+	if err != nil {
+		return microvm.Exit{}, err
+	}
+	defer leave()
+	lock, err := d.state.Lock(ctx, uid)
+	if err != nil {
+		return microvm.Exit{}, err
+	}
+	defer lock.Unlock()
+	m, err := d.load(lock)
+	if err != nil {
+		return microvm.Exit{}, err
+	}
+	switch m.state {
+	case microvm.StateStopped:
+		return *m.exit, nil
+	case microvm.StateRunning, microvm.StatePaused:
+	default:
+		return microvm.Exit{}, stateError("stop", m.state)
+	}
+	if err := d.descend(ctx, lock, m, o); err != nil {
+		return microvm.Exit{}, err
+	}
+	exit, err := d.settle(lock, &m.record, m.run, m.name)
+	if err != nil {
+		return microvm.Exit{}, err
+	}
+	return *exit, nil
+}
+
+// descend goes down the ladder until the VMM has ended.
+func (d *driver) descend(ctx context.Context, lock *state.Lock, m *machine, o microvm.StopOptions) error {
+	grace := o.Grace
+	if grace <= 0 {
+		grace = defaultGrace
+	}
+	if !o.Force {
+		if err := d.intend(lock, m.run, microvm.ReasonStopped); err != nil {
+			return err
+		}
+		for _, ask := range d.asks(m) {
+			done, err := d.askAndWait(ctx, m.process, grace, ask)
+			if done || err != nil {
+				return err
+			}
+		}
+	}
+	if err := context.Cause(ctx); err != nil { // nothing escalates after the context
+		return err
+	}
+	if err := d.intend(lock, m.run, microvm.ReasonForced); err != nil {
+		return err
+	}
+	return d.kill(m.record.UID, m.process)
+}
+
+// asks returns the graceful steps that this machine may understand.
+func (d *driver) asks(m *machine) []func(context.Context) error {
+	uid := m.record.UID
+	var asks []func(context.Context) error
+	if m.state == microvm.StatePaused {
+		if err := d.setPaused(context.Background(), &m.record, false); err != nil {
+			return nil // a VMM that can't resume can't hear either
+		}
+	}
+	if m.record.Agent {
+		asks = append(asks, func(ctx context.Context) error { return guest.Shutdown(ctx, dialer{d, uid}) })
+	}
+	if runtime.GOARCH == "amd64" {
+		asks = append(asks, func(ctx context.Context) error {
+			return d.withAPI(ctx, &m.record, func(c *api.Client) error { return c.Action(ctx, api.SendCtrlAltDel) })
+		})
+	}
+	return asks
+}
+
+// askAndWait says whether the VMM ended within grace. That asking fails is not the end: the next step is due then, at once.
+func (d *driver) askAndWait(ctx context.Context, process *vmm.Process, grace time.Duration, ask func(context.Context) error) (bool, error) {
+	asking, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	asked := ask(asking)
+	if asked != nil && context.Cause(ctx) == nil {
+		d.log.Debug("a step of stop failed", "error", asked)
+		cancel()
+	}
+	select {
+	case <-process.Done():
+		return true, nil
+	case <-asking.Done():
+		return false, context.Cause(ctx)
+	}
+}
+
+// intend records who ends a run, before it is ended.
+func (d *driver) intend(lock *state.Lock, run *state.Run, reason microvm.Reason) error {
+	run.Intent = &state.Intent{Reason: reason, Time: time.Now().Round(0)}
+	return lock.WriteRun(*run)
+}
+
+// kill ends a VMM and all that is in its leaf, and waits until it is gone.
+func (d *driver) kill(uid string, process *vmm.Process) error {
+	if err := process.Kill(); err != nil && !errors.Is(err, vmm.ErrGone) {
+		return err
+	}
+	select {
+	case <-process.Done():
+		return nil
+	case <-time.After(killPatience):
+		return fmt.Errorf("%w: the VMM of %s, process %d, is killed and not gone after %v", microvm.ErrBusy, uid, process.Identity().PID, killPatience)
+	}
+}
+
+// Wait waits for the end of the present run.
+func (d *driver) Wait(ctx context.Context, uid string) (microvm.Exit, error) {
+	ctx, leave, err := d.enter(ctx)
+	if err != nil {
+		return microvm.Exit{}, err
+	}
+	defer leave()
+	for {
+		m, err := d.peek(ctx, uid)
+		if err != nil {
+			return microvm.Exit{}, err
+		}
+		switch {
+		case m.state == microvm.StateStopped:
+			return *m.exit, nil
+		case m.process == nil:
+			return microvm.Exit{}, stateError("wait for", m.state)
+		}
+		select {
+		case <-m.process.Done():
+		case <-ctx.Done():
+			return microvm.Exit{}, context.Cause(ctx)
+		}
+	}
+}
+
+// peek loads a machine and gives its lock back.
+func (d *driver) peek(ctx context.Context, uid string) (*machine, error) {
+	lock, err := d.state.Lock(ctx, uid)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Unlock()
+	return d.load(lock)
+}

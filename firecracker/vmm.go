@@ -1,0 +1,129 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/firecracker/api"
+	"github.com/tangle-network/microvm-runtime/internal/state"
+)
+
+const (
+	// answerPatience is how long a VMM may take from its spawn to its answer. The largest machines take seconds for their memory.
+	answerPatience = 30 * time.Second
+	// wordsKept is how much of a VMM's log and errors goes into an error.
+	wordsKept = 2 << 10
+	logKept   = 64 << 10
+)
+
+// client returns a client of the machine's VMM.
+func (d *driver) client(record *state.Record) *api.Client {
+	p := d.place(record)
+	return api.New(func(ctx context.Context) (net.Conn, error) { return p.dial(ctx, socketPath) })
+}
+
+// awaitVMM waits until the VMM answers that the machine runs, and checks that it runs with what was asked. That the VMM ends is found at once.
+func (b *boot) awaitVMM(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, answerPatience)
+	defer cancel()
+	stop := cancelWhen(cancel, b.process.Done())
+	defer stop()
+	client := b.driver.client(b.record)
+	defer client.Close()
+	for pause := 200 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
+		config, err := client.GetVMConfig(ctx)
+		if err == nil {
+			return planOf(b.record).compare(config)
+		}
+		if !errors.Is(err, api.ErrGone) && !errors.Is(err, os.ErrNotExist) {
+			return b.notAnswered(ctx, err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return b.notAnswered(ctx, err)
+		}
+	}
+}
+
+func (b *boot) notAnswered(ctx context.Context, err error) error {
+	select {
+	case <-b.process.Done():
+		status, _ := b.process.Wait(ctx)
+		if status.Signal != 0 {
+			return fmt.Errorf("%w: its VMM ended by signal %d", microvm.ErrExited, status.Signal)
+		}
+		return fmt.Errorf("%w: its VMM ended with status %d", microvm.ErrExited, status.Code)
+	default:
+		return err
+	}
+}
+
+// cancelWhen calls cancel when done is closed, until stop.
+func cancelWhen(cancel func(), done <-chan struct{}) (stop func()) {
+	quit := make(chan struct{})
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		select {
+		case <-done:
+			cancel()
+		case <-quit:
+		}
+	}()
+	return func() {
+		close(quit)
+		<-finished
+	}
+}
+
+// vmmLog returns the newest part of the VMM's own log. The guest can't write there; a VMM that was broken into can.
+func (d *driver) vmmLog(record *state.Record) string {
+	f, err := d.place(record).openLog()
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	return tail(f, logKept)
+}
+
+// keepLog copies the log out of the place, which is removed with the run.
+func (d *driver) keepLog(record *state.Record) {
+	log := d.vmmLog(record)
+	path := filepath.Join(d.state.Volatile(record.UID), "firecracker.log")
+	if err := os.WriteFile(path, []byte(log), 0o600); err != nil && log != "" {
+		d.log.Warn("the VMM's log is lost", "uid", record.UID, "error", err)
+	}
+}
+
+// lastWords returns what the VMM said last: its errors, else the end of its log.
+func (d *driver) lastWords(record *state.Record) string {
+	words := ""
+	if f, err := os.Open(stderrPath(d.state.Volatile(record.UID))); err == nil {
+		words = strings.TrimSpace(tail(f, wordsKept))
+		f.Close()
+	}
+	if words == "" {
+		words = strings.TrimSpace(d.vmmLog(record))
+		words = words[max(0, len(words)-wordsKept):]
+	}
+	return words
+}
+
+func tail(f *os.File, most int64) string {
+	if info, err := f.Stat(); err == nil && info.Size() > most {
+		f.Seek(-most, io.SeekEnd)
+	}
+	text, _ := io.ReadAll(io.LimitReader(f, most))
+	return string(text)
+}

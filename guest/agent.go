@@ -1,0 +1,67 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/wire"
+)
+
+// Health is what the agent says of itself.
+type Health struct {
+	Protocol int           // Version of the agent's protocol.
+	Ready    time.Duration // On the guest's boot clock, when the agent began to listen.
+	Uptime   time.Duration // On the guest's boot clock, when it answered.
+}
+
+// GetHealth asks the agent.
+func GetHealth(ctx context.Context, d Dialer) (Health, error) {
+	var h wire.Health
+	if err := call(ctx, d, "GET", wire.PathHealth, nil, &h); err != nil {
+		return Health{}, fmt.Errorf("health: %w", err)
+	}
+	if h.Protocol < 1 {
+		return Health{}, fmt.Errorf("health: %w: protocol %d", ErrAgent, h.Protocol)
+	}
+	return Health{Protocol: h.Protocol, Ready: h.Ready, Uptime: h.Uptime}, nil
+}
+
+// Wait waits until the agent answers, or ctx ends, or the machine does: microvm.ErrExited, ErrState or ErrNotFound.
+func Wait(ctx context.Context, d Dialer) error {
+	const attempt = time.Second // a question that came too early for the guest's driver may get no answer
+	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		asking, cancel := context.WithTimeout(ctx, attempt)
+		_, err := GetHealth(asking, d)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		if errors.Is(err, microvm.ErrExited) || errors.Is(err, microvm.ErrState) || errors.Is(err, microvm.ErrNotFound) || errors.Is(err, microvm.ErrUnsupported) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w (last: %w)", context.Cause(ctx), err)
+		case <-time.After(pause):
+		}
+	}
+}
+
+// Sync writes what the guest has cached to its disks, as sync(2) does.
+func Sync(ctx context.Context, d Dialer) error {
+	if err := call(ctx, d, "POST", wire.PathSync, struct{}{}, nil); err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	return nil
+}
+
+// Shutdown asks the agent to end the guest, and returns when it has agreed. VM.Stop does this, and waits.
+func Shutdown(ctx context.Context, d Dialer) error {
+	if err := call(ctx, d, "POST", wire.PathShutdown, struct{}{}, nil); err != nil {
+		return fmt.Errorf("shutdown: %w", err)
+	}
+	return nil
+}

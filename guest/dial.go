@@ -1,0 +1,147 @@
+package guest
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/wire"
+)
+
+// Dialer reaches the agent. A *microvm.VM is one.
+type Dialer interface {
+	Dial(ctx context.Context, port uint32) (net.Conn, error)
+}
+
+// Errors of the agent's; test with errors.Is.
+var (
+	// ErrNotFound is returned when the guest has no such program, user, directory or process.
+	ErrNotFound = errors.New("not found in the guest")
+	// ErrDenied is returned when the guest's system does not let the agent do it.
+	ErrDenied = errors.New("denied in the guest")
+	// ErrAgent is returned when what answers is no agent, or says what no agent should.
+	ErrAgent = errors.New("not a guest agent's answer")
+)
+
+// maxHeader bounds the header of an answer in bytes.
+const maxHeader = 16 << 10
+
+// call makes one request on a connection of its own. A nil answer is ignored.
+func call(ctx context.Context, d Dialer, method, path string, body, answer any) error {
+	conn, _, response, err := request(ctx, d, method, path, body, "")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
+	defer stop()
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, wire.MaxBody))
+	if err != nil {
+		return ended(ctx, err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return refused(response.StatusCode, text)
+	}
+	if answer == nil {
+		return nil
+	}
+	if err := json.Unmarshal(text, answer); err != nil {
+		return fmt.Errorf("%w: %w", ErrAgent, err)
+	}
+	return nil
+}
+
+// request sends a request and reads the answer's header; the connection is the caller's.
+func request(ctx context.Context, d Dialer, method, path string, body any, upgrade string) (net.Conn, *bufio.Reader, *http.Response, error) {
+	conn, err := d.Dial(ctx, wire.Port)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
+	in, response, err := exchange(conn, method, path, body, upgrade)
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, nil, nil, ended(ctx, err)
+	}
+	return conn, in, response, nil
+}
+
+func exchange(conn net.Conn, method, path string, body any, upgrade string) (*bufio.Reader, *http.Response, error) {
+	var content []byte
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, nil, err
+		}
+		content = text
+	}
+	request, err := http.NewRequest(method, "http://agent"+path, bytes.NewReader(content))
+	if err != nil {
+		return nil, nil, err
+	}
+	if upgrade != "" {
+		request.Header.Set("Connection", "Upgrade")
+		request.Header.Set("Upgrade", upgrade)
+	}
+	out := bufio.NewWriter(conn)
+	if err := request.Write(out); err != nil {
+		return nil, nil, err
+	}
+	if err := out.Flush(); err != nil {
+		return nil, nil, err
+	}
+	limited := &io.LimitedReader{R: conn, N: maxHeader}
+	in := bufio.NewReaderSize(limited, maxHeader)
+	response, err := http.ReadResponse(in, request)
+	limited.N = 1 << 62 // what follows has bounds of its own
+	return in, response, err
+}
+
+// ended prefers the context's reason over what it did to the connection.
+func ended(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// refused makes an error of an answer that is no success.
+func refused(status int, text []byte) error {
+	var e wire.Error
+	if err := json.Unmarshal(text, &e); err != nil || e.Code == "" {
+		return fmt.Errorf("%w: status %d", ErrAgent, status)
+	}
+	sentinel := map[string]error{
+		wire.CodeNotFound: ErrNotFound, wire.CodeDenied: ErrDenied, wire.CodeBusy: microvm.ErrBusy, wire.CodeInvalid: microvm.ErrInvalid,
+	}[e.Code]
+	if sentinel == nil {
+		return fmt.Errorf("the guest's agent: %s", clean(e.Message))
+	}
+	return fmt.Errorf("%w: %s", sentinel, clean(e.Message))
+}
+
+// clean keeps what a guest says from taking a terminal or a log over.
+func clean(s string) string {
+	const most = 500
+	if len(s) > most {
+		s = s[:most]
+	}
+	return string(bytes.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == '\uFFFD' {
+			return '?'
+		}
+		return r
+	}, []byte(s)))
+}

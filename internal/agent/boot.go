@@ -1,0 +1,224 @@
+//go:build linux
+
+package agent
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Places in the initial RAM file system. ModulesFile lists modules, one path a line, dependencies first.
+const (
+	ModulesFile = "/etc/microvm/modules"
+	baseDevice  = "/dev/vda"
+	layerDevice = "/dev/vdb"
+	newRoot     = "/new"
+)
+
+// Boot makes a running system: it loads the modules, puts the layer over the base, and makes that the root. The agent is the first process and has the initial RAM file
+// system as its root when Boot is called.
+func Boot() error {
+	if err := early(); err != nil {
+		return err
+	}
+	if err := loadModules(ModulesFile); err != nil {
+		return err
+	}
+	if err := mountRoot(); err != nil {
+		return err
+	}
+	if err := switchRoot(); err != nil {
+		return err
+	}
+	return late()
+}
+
+// mounting is one mount(2).
+type mounting struct {
+	source, target, kind string
+	flags                uintptr
+	data                 string
+}
+
+func (m mounting) do() error {
+	if err := os.MkdirAll(m.target, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(m.source, m.target, m.kind, m.flags, m.data); err != nil {
+		return fmt.Errorf("mount %s on %s: %w", m.source, m.target, err)
+	}
+	return nil
+}
+
+const hidden = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+
+// early makes what loading modules and finding disks needs.
+func early() error {
+	for _, m := range []mounting{
+		{"proc", "/proc", "proc", hidden, ""},
+		{"sysfs", "/sys", "sysfs", hidden, ""},
+		{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755"},
+	} {
+		if err := m.do(); err != nil && !errors.Is(err, unix.EBUSY) { // the kernel may have mounted /dev itself
+			return err
+		}
+	}
+	return nil
+}
+
+// loadModules loads what the list names, in its order. One that is built in, or loaded, is no error.
+func loadModules(list string) error {
+	f, err := os.Open(list)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if err := loadModule(strings.TrimSpace(lines.Text())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func loadModule(path string) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("module: %w", err)
+	}
+	defer f.Close()
+	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("module %s: %w", path, err)
+	}
+	return nil
+}
+
+// mountRoot puts the layer over the base. Without a layer what is written is in memory.
+func mountRoot() error {
+	if err := awaitDevice(baseDevice); err != nil {
+		return err
+	}
+	if err := (mounting{baseDevice, "/base", "ext4", unix.MS_RDONLY, "noload"}).do(); err != nil {
+		return err
+	}
+	layer := mounting{"tmpfs", "/layer", "tmpfs", 0, "mode=0755"}
+	if _, err := os.Stat(layerDevice); err == nil {
+		layer = mounting{layerDevice, "/layer", "ext4", unix.MS_NOATIME, ""}
+	}
+	if err := layer.do(); err != nil {
+		return err
+	}
+	for _, dir := range []string{"/layer/upper", "/layer/work"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	return mounting{"overlay", newRoot, "overlay", 0, "lowerdir=/base,upperdir=/layer/upper,workdir=/layer/work"}.do()
+}
+
+// awaitDevice waits for a disk: drivers probe while we run.
+func awaitDevice(path string) error {
+	const patience = 10 * time.Second
+	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(path); err == nil {
+			return nil
+		}
+		if time.Since(begin) > patience {
+			return fmt.Errorf("disk %s is not there after %v", path, patience)
+		}
+	}
+}
+
+// switchRoot makes newRoot the root and gives the memory of the initial RAM file system back.
+func switchRoot() error {
+	for _, m := range []string{"/dev", "/proc", "/sys"} {
+		target := filepath.Join(newRoot, m)
+		if err := os.MkdirAll(target, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount(m, target, "", unix.MS_MOVE, ""); err != nil {
+			return fmt.Errorf("move %s: %w", m, err)
+		}
+	}
+	for _, path := range []string{"/lib", "/etc", "/init"} {
+		os.RemoveAll(path)
+	}
+	if err := unix.Chdir(newRoot); err != nil {
+		return err
+	}
+	if err := unix.Mount(newRoot, "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move root: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return fmt.Errorf("chroot: %w", err)
+	}
+	return unix.Chdir("/")
+}
+
+// late makes what programs expect of a running system.
+func late() error {
+	for _, m := range []mounting{
+		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
+		{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0620,gid=5,ptmxmode=0666"},
+		{"tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
+		{"cgroup2", "/sys/fs/cgroup", "cgroup2", hidden, ""},
+	} {
+		if err := m.do(); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll("/tmp", 0o777); err != nil {
+		return err
+	}
+	for _, link := range [][2]string{{"/proc/self/fd", "/dev/fd"}, {"fd/0", "/dev/stdin"}, {"fd/1", "/dev/stdout"}, {"fd/2", "/dev/stderr"}} {
+		target := link[0]
+		if !filepath.IsAbs(target) {
+			target = "/proc/self/" + target
+		}
+		if err := os.Symlink(target, link[1]); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	return errors.Join(os.Chmod("/tmp", 0o1777), loopbackUp(), setHostname())
+}
+
+// setHostname takes the image's own name, else a constant one.
+func setHostname() error {
+	name, err := os.ReadFile("/etc/hostname")
+	host := strings.TrimSpace(string(name))
+	if err != nil || host == "" || len(host) > 64 {
+		host = "microvm"
+	}
+	return unix.Sethostname([]byte(host))
+}
+
+// loopbackUp is `ip link set lo up` (netdevice(7)).
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("loopback: %w", err)
+	}
+	defer unix.Close(fd)
+	request, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	request.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request); err != nil {
+		return fmt.Errorf("loopback: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,211 @@
+//go:build linux
+
+package agent
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/tangle-network/microvm-runtime/internal/wire"
+)
+
+// process is one command, from its start until the host has all of it.
+type process struct {
+	id             string
+	pid            int
+	stdout, stderr *wire.Buffer
+	stdin          *os.File // nil when it has none, or it is closed
+
+	mu       sync.Mutex
+	taken    uint64 // bytes of standard input
+	attached *attachment
+	timedOut atomic.Bool
+	exited   chan struct{}
+	exit     wire.Exit
+	ended    time.Time
+}
+
+// start starts a command. Its output is collected from then on, whether or not anybody is attached.
+func (s *Server) start(request *wire.Exec) (*process, error) {
+	command, err := resolve(request)
+	if err != nil {
+		return nil, err
+	}
+	files, own, err := pipes(request.Stdin)
+	if err != nil {
+		return nil, err
+	}
+	pid, wait, err := s.children.start(command, files)
+	closeAll(files)
+	if err != nil {
+		closeAll(own)
+		return nil, startError(command.path, err)
+	}
+	p := &process{id: request.ID, pid: pid, stdout: wire.NewBuffer(), stderr: wire.NewBuffer(), stdin: own[0], exited: make(chan struct{})}
+	collectors := []*collector{{pipe: own[1], buffer: p.stdout}, {pipe: own[2], buffer: p.stderr}}
+	var reading sync.WaitGroup
+	for _, c := range collectors {
+		reading.Go(c.run)
+	}
+	s.work.Go(func() { p.await(wait, collectors, &reading) })
+	if request.Timeout > 0 {
+		timer := time.AfterFunc(time.Duration(request.Timeout)*time.Millisecond, p.timeout)
+		s.work.Go(func() { <-p.exited; timer.Stop() })
+	}
+	return p, nil
+}
+
+// pipes returns the child's three files and our ends of them; our first is nil without standard input.
+func pipes(stdin bool) (child, own []*os.File, err error) {
+	child, own = make([]*os.File, 3), make([]*os.File, 3)
+	defer func() {
+		if err != nil {
+			closeAll(child)
+			closeAll(own)
+		}
+	}()
+	if stdin {
+		child[0], own[0], err = os.Pipe()
+	} else {
+		child[0], err = os.Open(os.DevNull)
+	}
+	for i := 1; i < 3 && err == nil; i++ {
+		own[i], child[i], err = os.Pipe()
+	}
+	return child, own, err
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// collector moves a pipe into a buffer. A descendant may hold the pipe open after the process's end; that is part of the stream.
+type collector struct {
+	pipe   *os.File
+	buffer *wire.Buffer
+	idle   atomic.Int64 // since when it waits for the pipe, in Unix nanoseconds; 0 while it waits for the host
+}
+
+func (c *collector) run() {
+	defer c.buffer.End()
+	defer c.pipe.Close()
+	part := make([]byte, 32<<10)
+	for {
+		c.idle.Store(time.Now().UnixNano())
+		n, err := c.pipe.Read(part)
+		c.idle.Store(0)
+		if _, dropped := c.buffer.Write(part[:n]); err != nil || dropped != nil {
+			return
+		}
+	}
+}
+
+// linger is how long after the process's end a silent descendant may hold its output open.
+const linger = 2 * time.Second
+
+// finish waits for the rest of the output, but not for descendants that stay and say nothing.
+func finish(collectors []*collector, reading *sync.WaitGroup) {
+	done := make(chan struct{})
+	go func() { reading.Wait(); close(done) }()
+	exited := time.Now()
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case now := <-look.C:
+			for _, c := range collectors {
+				idle := c.idle.Load()
+				if idle != 0 && now.Sub(exited) > linger && now.UnixNano()-idle > int64(linger) {
+					c.pipe.Close()
+				}
+			}
+		}
+	}
+}
+
+// await waits for the process, then for its output.
+func (p *process) await(wait func() syscall.WaitStatus, collectors []*collector, reading *sync.WaitGroup) {
+	status := wait()
+	finish(collectors, reading)
+	p.mu.Lock()
+	p.exit = wire.Exit{TimedOut: p.timedOut.Load()}
+	if status.Signaled() {
+		p.exit.Signal = int(status.Signal())
+	} else {
+		p.exit.Code = status.ExitStatus()
+	}
+	p.ended = time.Now()
+	p.mu.Unlock()
+	close(p.exited)
+}
+
+func (p *process) timeout() {
+	p.timedOut.Store(true)
+	p.signal(syscall.SIGKILL)
+}
+
+// signal signals the session. Its leader is not reaped while it runs, so the number is its own.
+func (p *process) signal(signal syscall.Signal) error {
+	select {
+	case <-p.exited:
+		return nil
+	default:
+	}
+	err := syscall.Kill(-p.pid, signal)
+	if errors.Is(err, syscall.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+// feed takes standard input that begins at an offset. What was taken before is skipped: a host sends again what it does not know to have arrived.
+func (p *process) feed(data []byte, offset uint64) (uint64, error) {
+	p.mu.Lock()
+	taken, stdin := p.taken, p.stdin
+	p.mu.Unlock()
+	if offset > taken {
+		return taken, wire.ErrOffset
+	}
+	if skip := taken - offset; skip < uint64(len(data)) {
+		data = data[skip:]
+	} else {
+		return taken, nil
+	}
+	if stdin != nil {
+		if _, err := stdin.Write(data); err != nil { // nobody reads any more: the rest is dropped, as a shell's pipe would
+			p.endInput()
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.taken += uint64(len(data))
+	return p.taken, nil
+}
+
+// endInput closes standard input.
+func (p *process) endInput() {
+	p.mu.Lock()
+	stdin := p.stdin
+	p.stdin = nil
+	p.mu.Unlock()
+	if stdin != nil {
+		stdin.Close()
+	}
+}
+
+// release lets everything of the process go: what it still writes is dropped.
+func (p *process) release() {
+	p.endInput()
+	p.stdout.Close()
+	p.stderr.Close()
+}

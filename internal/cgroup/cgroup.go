@@ -1,0 +1,251 @@
+//go:build linux
+
+// Package cgroup makes the cgroup v2 leaf that each VMM lives in.
+//
+// There are only two types: a [Slice], under which all leaves of an installation are, and a [Leaf] of it, for one run of one machine. A process
+// is born in its leaf (clone3(2) with CLONE_INTO_CGROUP): no instruction of it runs anywhere else.
+//
+// # Caveats
+//
+// A leaf is made afresh for every run: on some kernels nothing can be born in one that cgroup.kill was ever written to.
+//
+// Where the hierarchy has no controllers, as on a host whose controllers are in v1 hierarchies, a leaf still groups and kills.
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// ErrUnsupported is returned on a host without a cgroup v2 hierarchy.
+var ErrUnsupported = errors.New("no cgroup v2 hierarchy is mounted (mount -t cgroup2 none /sys/fs/cgroup/unified)")
+
+// Slice is the parent of an installation's leaves.
+type Slice struct {
+	path string // below the mount
+	root string // of the hierarchy
+}
+
+// Leaf is the cgroup of one run of one machine.
+type Leaf struct {
+	slice *Slice
+	name  string
+	dir   *os.File
+}
+
+// Root returns where the cgroup v2 hierarchy is mounted, from /proc/self/mountinfo, or ErrUnsupported.
+func Root() (string, error) {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(text)) {
+		mount, source, ok := strings.Cut(line, " - ")
+		fields := strings.Fields(mount)
+		if ok && len(fields) > 4 && strings.HasPrefix(source, "cgroup2 ") {
+			return fields[4], nil
+		}
+	}
+	return "", ErrUnsupported
+}
+
+// Open makes the slice where it is missing, and lets its leaves have the controllers that there are. Path begins with a slash, at the
+// hierarchy's root.
+func Open(path string) (*Slice, error) {
+	root, err := Root()
+	if err != nil {
+		return nil, err
+	}
+	s := &Slice{path: filepath.Join(root, path), root: root}
+	if err := os.MkdirAll(s.path, 0o755); err != nil {
+		return nil, fmt.Errorf("make slice: %w", err)
+	}
+	for dir := root; ; {
+		if err := enable(dir); err != nil {
+			return nil, err
+		}
+		if dir == s.path {
+			return s, nil
+		}
+		rest, _ := strings.CutPrefix(s.path, dir)
+		next, _, _ := strings.Cut(strings.TrimPrefix(rest, "/"), "/")
+		dir = filepath.Join(dir, next)
+	}
+}
+
+// wanted are the controllers that leaves use, where they are there.
+var wanted = []string{"cpu", "io", "memory", "pids"}
+
+// enable lets the children of dir have the wanted controllers, as far as dir has them. A cgroup with processes of its own can't; that is found
+// when a limit is set.
+func enable(dir string) error {
+	has, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	if err != nil {
+		return err
+	}
+	on, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
+	if err != nil {
+		return err
+	}
+	for _, controller := range wanted {
+		if !contains(has, controller) || contains(on, controller) {
+			continue
+		}
+		err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0)
+		if err != nil && !errors.Is(err, syscall.EBUSY) && !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.EOPNOTSUPP) {
+			return fmt.Errorf("enable controller %s in %s: %w", controller, dir, err)
+		}
+	}
+	return nil
+}
+
+func contains(list []byte, word string) bool {
+	for _, field := range strings.Fields(string(list)) {
+		if field == word {
+			return true
+		}
+	}
+	return false
+}
+
+// NewLeaf makes a fresh leaf. One of that name that is still there and empty is removed first; one with processes is syscall.EBUSY.
+func (s *Slice) NewLeaf(name string) (*Leaf, error) {
+	path := filepath.Join(s.path, name)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("remove stale leaf: %w", err)
+	}
+	if err := os.Mkdir(path, 0o755); err != nil {
+		return nil, fmt.Errorf("make leaf: %w", err)
+	}
+	leaf, err := s.Leaf(name)
+	if err == nil && leaf == nil {
+		err = os.ErrNotExist
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(path))
+	}
+	return leaf, nil
+}
+
+// Leaf returns the leaf of that name, nil when there is none.
+func (s *Slice) Leaf(name string) (*Leaf, error) {
+	dir, err := os.Open(filepath.Join(s.path, name))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Leaf{slice: s, name: name, dir: dir}, nil
+}
+
+// Leaves returns the names of all leaves.
+func (s *Slice) Leaves() ([]string, error) {
+	entries, err := os.ReadDir(s.path)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, entry := range entries {
+		if entry.IsDir() {
+			names = append(names, entry.Name())
+		}
+	}
+	return names, nil
+}
+
+// Remove removes the slice, which must have no leaves.
+func (s *Slice) Remove() error { return os.Remove(s.path) }
+
+// FD returns the leaf's descriptor, for clone3(2).
+func (l *Leaf) FD() int { return int(l.dir.Fd()) }
+
+// Path returns the leaf's path from the hierarchy's root, as it stands in /proc/PID/cgroup.
+func (l *Leaf) Path() string {
+	return "/" + strings.TrimPrefix(strings.TrimPrefix(l.dir.Name(), l.slice.root), "/")
+}
+
+// Procs returns the pids of the processes in the leaf.
+func (l *Leaf) Procs() ([]int, error) {
+	text, err := l.read("cgroup.procs")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for field := range strings.FieldsSeq(text) {
+		pid, err := strconv.Atoi(field)
+		if err != nil {
+			return nil, fmt.Errorf("cgroup.procs: %w", err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
+}
+
+// Add moves a process into the leaf.
+func (l *Leaf) Add(pid int) error {
+	return os.WriteFile(filepath.Join(l.dir.Name(), "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
+}
+
+// Kill ends all processes in the leaf at once (cgroup.kill, Linux 5.14). It does not wait for their end.
+func (l *Leaf) Kill() error {
+	err := os.WriteFile(filepath.Join(l.dir.Name(), "cgroup.kill"), []byte("1"), 0)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
+		return nil // the leaf is gone
+	}
+	return err
+}
+
+// OOMKills returns how many processes of the leaf the kernel killed for memory; 0 without the memory controller.
+func (l *Leaf) OOMKills() int {
+	text, err := l.read("memory.events")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(text) {
+		if count, ok := strings.CutPrefix(strings.TrimSpace(line), "oom_kill "); ok {
+			n, _ := strconv.Atoi(count)
+			return n
+		}
+	}
+	return 0
+}
+
+func (l *Leaf) read(file string) (string, error) {
+	text, err := os.ReadFile(filepath.Join(l.dir.Name(), file))
+	return string(text), err
+}
+
+// removePatience is how long killed processes may take to leave the leaf.
+const removePatience = 5 * time.Second
+
+// Remove removes the leaf and releases its descriptor, waiting for processes that were killed. One that lives is syscall.EBUSY.
+func (l *Leaf) Remove() error {
+	defer l.Close()
+	deadline := time.Now().Add(removePatience)
+	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
+		err := os.Remove(l.dir.Name())
+		if err == nil || errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if !errors.Is(err, syscall.EBUSY) || time.Now().After(deadline) {
+			return fmt.Errorf("remove leaf: %w", err)
+		}
+		time.Sleep(pause)
+	}
+}
+
+// Close releases the leaf's descriptor and leaves the leaf.
+func (l *Leaf) Close() error {
+	err := l.dir.Close()
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,152 @@
+//go:build linux
+
+package console
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/tangle-network/microvm-runtime/internal/unix"
+)
+
+// takeOverPause is how long a process waits between attempts to become the drainer.
+const takeOverPause = 250 * time.Millisecond
+
+// Drain moves what comes out of the FIFO to the log, until the VMM has ended and all is moved, or ctx ends. Where another process drains it waits for that one's
+// end. A console that is gone is no error.
+func Drain(ctx context.Context, dir string) error {
+	lock, err := hold(ctx, dir)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	defer lock.Close()
+	in, err := os.OpenFile(fifo(dir), os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	defer in.Close()
+	stop := context.AfterFunc(ctx, func() { in.SetReadDeadline(time.Now()) })
+	defer stop()
+	out := &ring{dir: dir}
+	defer out.close()
+	err = out.move(in)
+	if ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	return ignoreGone(err)
+}
+
+// hold becomes the drainer.
+func hold(ctx context.Context, dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "console.lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return nil, errors.Join(err, f.Close())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(os.ErrNotExist, f.Close())
+		case <-time.After(takeOverPause):
+		}
+	}
+}
+
+func ignoreGone(err error) error {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// ring is the log: two files, of which the older is replaced when the newer is full.
+type ring struct {
+	dir  string
+	file *os.File
+	size int64
+}
+
+// move copies from the FIFO until it has no writer any more. What a full FIFO could not take before is marked.
+func (r *ring) move(in *os.File) error {
+	buffer := make([]byte, 64<<10)
+	left := -1 // bytes until the mark
+	if size, fill, err := unix.PipeFill(in); err == nil && fill >= size-4096 {
+		left = fill
+	}
+	for {
+		n, err := in.Read(buffer)
+		part := buffer[:n]
+		if left >= 0 && n >= left {
+			if err := r.write(part[:left], []byte(lost)); err != nil {
+				return err
+			}
+			part, left = part[left:], -1
+		} else if left >= 0 {
+			left -= n
+		}
+		if werr := r.write(part); werr != nil {
+			return werr
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (r *ring) write(parts ...[]byte) error {
+	for _, part := range parts {
+		if len(part) == 0 {
+			continue
+		}
+		if err := r.open(); err != nil {
+			return err
+		}
+		n, err := r.file.Write(part)
+		r.size += int64(n)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open opens the log, or begins a new one when it is full. A full disk is the caller's error; the guest is not held up by it, its FIFO fills.
+func (r *ring) open() error {
+	if r.file != nil && r.size < half {
+		return nil
+	}
+	if r.file != nil {
+		r.file.Close()
+		r.file = nil
+		if err := os.Rename(log(r.dir), old(r.dir)); err != nil {
+			return err
+		}
+	}
+	f, err := os.OpenFile(log(r.dir), os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	r.file, r.size = f, info.Size()
+	return nil
+}
+
+func (r *ring) close() {
+	if r.file != nil {
+		r.file.Close()
+	}
+}

@@ -1,0 +1,153 @@
+//go:build linux
+
+// Package disk copies files that are mostly holes, and makes empty file systems for writable layers.
+//
+// There are only three functions: [Clone], [LinkOrCopy] and [EmptyExt4].
+//
+// # Caveats
+//
+// What Clone returns shares blocks with its source where the file system can (xfs, btrfs); elsewhere (ext4) it costs the source's data.
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"github.com/tangle-network/microvm-runtime/internal/unix"
+)
+
+// Cloned says how a clone was made.
+type Cloned struct {
+	Reflinked bool
+	Copied    int64 // Bytes of data that were copied; 0 when reflinked.
+}
+
+// Clone makes dst, which must not exist, a private copy of src with mode 0600: by reflink, else by copying the data and keeping the holes. When it returns
+// an error there is no dst.
+func Clone(dst, src string) (c Cloned, err error) {
+	in, err := os.Open(src)
+	if err != nil {
+		return c, err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(dst, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return c, err
+	}
+	defer func() {
+		if err = errors.Join(err, out.Close()); err != nil {
+			err = errors.Join(err, os.Remove(dst))
+		}
+	}()
+	if unix.Reflink(out, in) == nil {
+		return Cloned{Reflinked: true}, nil
+	}
+	c.Copied, err = copyData(out, in)
+	return c, err
+}
+
+// copyData copies the extents that hold data and leaves the rest holes.
+func copyData(out, in *os.File) (copied int64, err error) {
+	info, err := in.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if err := out.Truncate(info.Size()); err != nil {
+		return 0, err
+	}
+	for at := int64(0); at < info.Size(); {
+		data, err := unix.NextData(in, at)
+		if errors.Is(err, syscall.ENXIO) {
+			return copied, nil
+		}
+		if err != nil {
+			return copied, fmt.Errorf("find data of %s: %w", in.Name(), err)
+		}
+		hole, err := unix.NextHole(in, data)
+		if err != nil {
+			return copied, fmt.Errorf("find hole of %s: %w", in.Name(), err)
+		}
+		n, err := copyExtent(out, in, data, hole-data)
+		copied += n
+		if err != nil {
+			return copied, err
+		}
+		at = hole
+	}
+	return copied, nil
+}
+
+// copyExtent lets the kernel copy: os.File's ReadFrom uses copy_file_range(2).
+func copyExtent(out, in *os.File, at, length int64) (int64, error) {
+	if _, err := in.Seek(at, io.SeekStart); err != nil {
+		return 0, err
+	}
+	if _, err := out.Seek(at, io.SeekStart); err != nil {
+		return 0, err
+	}
+	return io.CopyN(out, in, length)
+}
+
+// LinkOrCopy makes dst another name of src, or a copy with src's mode where no link can be made.
+func LinkOrCopy(dst, src string) error {
+	err := os.Link(src, dst)
+	if !errors.Is(err, syscall.EXDEV) && !errors.Is(err, syscall.EMLINK) && !errors.Is(err, syscall.EPERM) {
+		return err
+	}
+	if _, err := Clone(dst, src); err != nil {
+		return err
+	}
+	info, err := os.Stat(src)
+	if err != nil {
+		return err
+	}
+	return os.Chmod(dst, info.Mode().Perm())
+}
+
+// EmptyExt4 makes path an empty ext4 of so many MiB, sparse, with mke2fs. It is for preparing: machines get clones of it.
+func EmptyExt4(path string, sizeMiB int) error {
+	mke2fs, err := find("mke2fs")
+	if err != nil {
+		return err
+	}
+	size := int64(sizeMiB) << 20
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	// The journal stays: a layer must survive power loss. Tables are zero already in a sparse file.
+	cmd := exec.Command(mke2fs, "-q", "-F", "-t", "ext4", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0",
+		"-J", "size="+strconv.Itoa(journalMiB(sizeMiB)), path)
+	if sizeMiB < 64 {
+		cmd.Args = append(cmd.Args[:len(cmd.Args)-3], path) // mke2fs chooses, or leaves the journal out
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return errors.Join(fmt.Errorf("mke2fs: %w: %s", err, out), os.Remove(path))
+	}
+	return nil
+}
+
+// journalMiB returns a journal size that costs little and is never the smallest.
+func journalMiB(sizeMiB int) int { return min(max(4, sizeMiB/64), 32) }
+
+// find looks for a program where administrators' programs are, which is not on everybody's PATH.
+func find(name string) (string, error) {
+	if path, err := exec.LookPath(name); err == nil {
+		return path, nil
+	}
+	for _, dir := range []string{"/usr/sbin", "/sbin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s is not installed (apt-get install e2fsprogs)", name)
+}

@@ -1,0 +1,138 @@
+//go:build linux
+
+package journal
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+)
+
+// Follow returns what is appended to the journal at path from this call on, until ctx ends or the iteration is left. Descriptors are held until
+// then; when the iteration never begins, until ctx ends. Its directory must exist.
+func Follow(ctx context.Context, path string) (iter.Seq2[microvm.Event, error], error) {
+	changes, err := notify(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	f, err := openEnd(path)
+	if err != nil {
+		return nil, errors.Join(err, changes.Close())
+	}
+	follower := &follower{path: path, changes: changes, file: f}
+	stop := context.AfterFunc(ctx, func() { // ends a read that waits
+		changes.Close()
+		f.Close()
+	})
+	return func(yield func(microvm.Event, error) bool) {
+		defer func() {
+			stop()
+			changes.Close()
+			follower.file.Close()
+		}()
+		for {
+			if !follower.drain(ctx, yield) {
+				return
+			}
+			if err := follower.wait(); err != nil {
+				if ctx.Err() == nil {
+					yield(microvm.Event{}, err)
+				}
+				return
+			}
+		}
+	}, nil
+}
+
+// notify watches a directory. The descriptor is non-blocking, so that Close ends a Read.
+func notify(dir string) (*os.File, error) {
+	fd, err := syscall.InotifyInit1(syscall.IN_NONBLOCK | syscall.IN_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("inotify: %w (fs.inotify.max_user_instances may be too low)", err)
+	}
+	f := os.NewFile(uintptr(fd), "inotify")
+	if _, err := syscall.InotifyAddWatch(fd, dir, syscall.IN_MODIFY|syscall.IN_CREATE|syscall.IN_MOVED_FROM); err != nil {
+		return nil, errors.Join(fmt.Errorf("watch %s: %w", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+func openEnd(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.Seek(0, io.SeekEnd); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+type follower struct {
+	path    string
+	changes *os.File
+	file    *os.File
+	partial []byte // the beginning of a line whose end is not yet read
+}
+
+// drain tells all there is, in this journal and in its successors. False when the iteration was left.
+func (w *follower) drain(ctx context.Context, yield func(microvm.Event, error) bool) bool {
+	for {
+		replaced := !same(w.file, w.path)
+		if replaced { // a last writer may still hold it
+			if err := flock(w.file); err != nil {
+				return yield(microvm.Event{}, err) && false
+			}
+		}
+		if !w.read(ctx, yield) {
+			return false
+		}
+		if !replaced {
+			return true
+		}
+		next, err := os.OpenFile(w.path, os.O_RDONLY|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return yield(microvm.Event{}, err) && false
+		}
+		w.file.Close()
+		w.file, w.partial = next, nil
+	}
+}
+
+func (w *follower) read(ctx context.Context, yield func(microvm.Event, error) bool) bool {
+	lines := bufio.NewReader(w.file)
+	for ctx.Err() == nil {
+		part, err := lines.ReadBytes('\n')
+		w.partial = append(w.partial, part...)
+		if err == io.EOF {
+			return true
+		}
+		if err != nil {
+			return ctx.Err() == nil && yield(microvm.Event{}, err) && false
+		}
+		var event microvm.Event
+		err = json.Unmarshal(bytes.TrimSpace(w.partial), &event)
+		w.partial = nil
+		if err == nil && !yield(event, nil) {
+			return false
+		}
+	}
+	return false
+}
+
+// wait waits until something happens beside the journal, or to it.
+func (w *follower) wait() error {
+	buffer := make([]byte, 4096)
+	_, err := w.changes.Read(buffer)
+	return err
+}

@@ -1,0 +1,79 @@
+//go:build linux
+
+// Package journal is the list of what happened to machines, which every process of the host appends to and any may follow.
+//
+// There are only two functions: [Append] and [Follow]. An entry is one line of JSON, written with one call, so lines of several processes
+// never mix. When the file has grown to a MiB the next writer renames it away and begins a new one; followers read the old one to its end first.
+//
+// # Caveats
+//
+// The journal lives on tmpfs: it begins anew with every boot of the host. It is for followers, not for the truth, which is in the records.
+package journal
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"syscall"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+)
+
+const maxSize = 1 << 20
+
+// Append adds one event to the journal at path.
+func Append(path string, event microvm.Event) error {
+	line, err := json.Marshal(event)
+	if err != nil {
+		return err
+	}
+	f, err := openLocked(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(line, '\n'))
+	return errors.Join(err, rotate(f, path), f.Close())
+}
+
+// openLocked opens the present journal and locks it, so that nobody renames it meanwhile.
+func openLocked(path string) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		if err := flock(f); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		if same(f, path) {
+			return f, nil
+		}
+		f.Close()
+	}
+}
+
+// rotate renames a journal that is full; its writer still holds the lock.
+func rotate(f *os.File, path string) error {
+	info, err := f.Stat()
+	if err != nil || info.Size() < maxSize {
+		return err
+	}
+	return os.Rename(path, path+".old")
+}
+
+func flock(f *os.File) error {
+	for {
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
+}
+
+func same(f *os.File, path string) bool {
+	mine, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Lstat(path)
+	return err == nil && os.SameFile(mine, there)
+}

@@ -1,0 +1,229 @@
+//go:build linux
+
+// Package slot leases numbers to machines. A slot is a number; it fixes the user and group that a machine is jailed as.
+//
+// There are only two types: a [Pool] of numbers, which any number of processes may use at once, and a [Slot].
+//
+//	DIR/lease/NUMBER   symbolic link whose text is the owner; made exclusively
+//	DIR/owner/OWNER    symbolic link whose text is the number
+//	DIR/free           numbers that were returned, the oldest first
+//	DIR/lock           held while a number is taken or returned
+//
+// # Caveats
+//
+// A lease ends only by Release: that its owner is gone does not end it.
+package slot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+)
+
+// Range is which users and groups there are.
+type Range struct {
+	FirstUID int // Of slot 0; the group has the same number.
+	Count    int
+}
+
+// Slot is one number, and what it fixes.
+type Slot struct {
+	Number   int
+	UID, GID int
+}
+
+// Pool is the numbers of one state directory.
+type Pool struct {
+	dir   string
+	users Range
+}
+
+// Open makes the pool's directories where they are missing.
+func Open(dir string, users Range) (*Pool, error) {
+	for _, sub := range []string{"", "lease", "owner"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			return nil, err
+		}
+	}
+	return &Pool{dir: dir, users: users}, nil
+}
+
+// Slot returns what a number fixes.
+func (p *Pool) Slot(number int) Slot {
+	return Slot{Number: number, UID: p.users.FirstUID + number, GID: p.users.FirstUID + number}
+}
+
+// Lease returns the owner's slot: the one that it has, else the one that was returned longest ago, else one that was never used.
+// microvm.ErrExhausted when there is none.
+func (p *Pool) Lease(owner string) (Slot, error) {
+	unlock, err := p.lock()
+	if err != nil {
+		return Slot{}, err
+	}
+	defer unlock()
+	if number, err := p.leased(owner); err == nil {
+		return p.Slot(number), nil
+	}
+	number, err := p.next()
+	if err != nil {
+		return Slot{}, err
+	}
+	// The owner's link first: one without a lease is harmless, a lease without an owner's link would never be returned.
+	if err := os.Symlink(strconv.Itoa(number), p.owner(owner)); err != nil && !errors.Is(err, os.ErrExist) {
+		return Slot{}, err
+	}
+	if err := os.Symlink(owner, p.lease(number)); err != nil {
+		return Slot{}, errors.Join(err, os.Remove(p.owner(owner)))
+	}
+	return p.Slot(number), nil
+}
+
+// leased returns the number that the owner has; both links must agree.
+func (p *Pool) leased(owner string) (int, error) {
+	text, err := os.Readlink(p.owner(owner))
+	if err != nil {
+		return 0, err
+	}
+	number, err := strconv.Atoi(text)
+	if err != nil {
+		return 0, err
+	}
+	holder, err := os.Readlink(p.lease(number))
+	if err == nil && holder == owner {
+		return number, nil
+	}
+	return 0, errors.Join(os.ErrNotExist, os.Remove(p.owner(owner)))
+}
+
+// next takes a number that nobody has: from the list of the returned ones, else above all that were ever taken.
+func (p *Pool) next() (int, error) {
+	free, high, err := p.readFree()
+	if err != nil {
+		return 0, err
+	}
+	if high < p.users.Count {
+		return high, p.writeFree(free, high+1)
+	}
+	for i, number := range free {
+		if number >= p.users.Count {
+			continue
+		}
+		if _, err := os.Lstat(p.lease(number)); errors.Is(err, os.ErrNotExist) {
+			return number, p.writeFree(slices.Delete(free, i, i+1), high)
+		}
+	}
+	for number := range p.users.Count { // one that a killed process had taken and not yet leased
+		if _, err := os.Lstat(p.lease(number)); errors.Is(err, os.ErrNotExist) {
+			return number, nil
+		}
+	}
+	return 0, fmt.Errorf("%w: all %d slots are leased (Options.UIDCount)", microvm.ErrExhausted, p.users.Count)
+}
+
+// Release returns the owner's slot, if it has one. Whatever used the slot must be gone.
+func (p *Pool) Release(owner string) error {
+	unlock, err := p.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	number, err := p.leased(owner)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	free, high, err := p.readFree()
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(free, number) {
+		free = append(free, number)
+	}
+	if err := p.writeFree(free, high); err != nil {
+		return err
+	}
+	return errors.Join(os.Remove(p.lease(number)), os.Remove(p.owner(owner)))
+}
+
+// Leases returns the owner of each leased number.
+func (p *Pool) Leases() (map[int]string, error) {
+	entries, err := os.ReadDir(filepath.Join(p.dir, "lease"))
+	if err != nil {
+		return nil, err
+	}
+	leases := make(map[int]string, len(entries))
+	for _, entry := range entries {
+		number, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		if owner, err := os.Readlink(p.lease(number)); err == nil {
+			leases[number] = owner
+		}
+	}
+	return leases, nil
+}
+
+// readFree returns the numbers that were returned, and the first that was never taken. The file is "HIGH\nNUMBER NUMBER …\n".
+func (p *Pool) readFree() (free []int, high int, err error) {
+	text, err := os.ReadFile(filepath.Join(p.dir, "free"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	for i, field := range strings.Fields(string(text)) {
+		number, err := strconv.Atoi(field)
+		if err != nil {
+			return nil, 0, fmt.Errorf("%s/free: %w", p.dir, err)
+		}
+		if i == 0 {
+			high = number
+		} else {
+			free = append(free, number)
+		}
+	}
+	return free, high, nil
+}
+
+func (p *Pool) writeFree(free []int, high int) error {
+	fields := []string{strconv.Itoa(high)}
+	for _, number := range free {
+		fields = append(fields, strconv.Itoa(number))
+	}
+	path := filepath.Join(p.dir, "free")
+	if err := os.WriteFile(path+".new", []byte(strings.Join(fields, " ")+"\n"), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+func (p *Pool) lock() (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(p.dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EINTR) {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
+}
+
+func (p *Pool) lease(number int) string { return filepath.Join(p.dir, "lease", strconv.Itoa(number)) }
+
+func (p *Pool) owner(owner string) string { return filepath.Join(p.dir, "owner", owner) }

@@ -1,0 +1,21 @@
+//go:build linux
+
+// Package state keeps what is known of machines on disk, so that any process of the host can work on any of them.
+//
+// There are only four types. A [Dir] is the state directory and its volatile counterpart. A [Lock] is the right to change one machine. A
+// [Record] is what must survive power loss, a [Run] what dies with the host's present boot.
+//
+//	STATE_DIR/version              the layout's number
+//	STATE_DIR/names/NAME           symbolic link to ../machines/UID: the one place where a name stands
+//	STATE_DIR/machines/UID/        lock, record.json, started, exit.json, and the machine's own disk
+//	SOCKET_DIR/.run/UID/           run.json, and the console
+//
+// # Caveats
+//
+// A record is replaced by rename, so a reader needs no lock and sees the old one or the new one, whole. Only the durable record is
+// fsynced. What the volatile one says holds only under the boot id that it carries.
+//
+// No symbolic link is followed below the directories, and nothing that belongs to another user is believed.
+//
+// A record of a newer version is refused with microvm.ErrIncompatible and never rewritten.
+package state

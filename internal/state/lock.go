@@ -1,0 +1,172 @@
+//go:build linux
+
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+)
+
+// Lock is the right to change one machine, among all goroutines and processes of the host. The kernel ends it with the process.
+type Lock struct {
+	dir  *Dir
+	uid  string
+	file *os.File
+}
+
+// UID returns the machine's uid.
+func (l *Lock) UID() string { return l.uid }
+
+// Create makes the directory of a new machine and locks it, before anybody can know of it.
+func (d *Dir) Create(ctx context.Context, uid string) (*Lock, error) {
+	if err := os.Mkdir(d.Machine(uid), 0o700); err != nil {
+		return nil, err
+	}
+	l, err := d.Lock(ctx, uid)
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(d.Machine(uid)))
+	}
+	return l, nil
+}
+
+// Lock waits for the right to change the machine. microvm.ErrNotFound when there is none, or none any more.
+func (d *Dir) Lock(ctx context.Context, uid string) (*Lock, error) {
+	if err := d.mutexes.lock(ctx, uid); err != nil {
+		return nil, err
+	}
+	file, err := flock(ctx, filepath.Join(d.Machine(uid), "lock"))
+	if errors.Is(err, os.ErrNotExist) {
+		err = fmt.Errorf("%s: %w", uid, microvm.ErrNotFound)
+	}
+	if err != nil {
+		d.mutexes.unlock(uid)
+		return nil, err
+	}
+	return &Lock{dir: d, uid: uid, file: file}, nil
+}
+
+// LockAll waits for the right to create machines under limits. It keeps nobody from changing those that are there.
+func (d *Dir) LockAll(ctx context.Context) (unlock func(), err error) {
+	file, err := flock(ctx, filepath.Join(d.root, "lock"))
+	if err != nil {
+		return nil, err
+	}
+	return func() { file.Close() }, nil
+}
+
+// flock polls: a blocking flock in a thread could not be left when ctx ends.
+func flock(ctx context.Context, path string) (*os.File, error) {
+	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil && current(file, path) {
+			return file, nil
+		}
+		file.Close()
+		if err != nil && !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", microvm.ErrBusy, ctx.Err())
+		case <-time.After(pause):
+		}
+	}
+}
+
+// current says whether path still leads to the file that was locked, and not to nothing or to a successor.
+func current(file *os.File, path string) bool {
+	mine, err := file.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Lstat(path)
+	return err == nil && os.SameFile(mine, there)
+}
+
+// Unlock gives the right back.
+func (l *Lock) Unlock() {
+	l.file.Close()
+	l.dir.mutexes.unlock(l.uid)
+}
+
+// Remove removes all that is recorded of the machine; the lock goes last. Unlock is still due.
+func (l *Lock) Remove() error {
+	machine := l.dir.Machine(l.uid)
+	entries, err := os.ReadDir(machine)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	errs := []error{os.RemoveAll(l.dir.Volatile(l.uid))}
+	for _, entry := range entries {
+		if entry.Name() != "lock" && entry.Name() != "record.json" {
+			errs = append(errs, os.RemoveAll(filepath.Join(machine, entry.Name())))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return os.RemoveAll(machine)
+}
+
+// mutexes are the locks among the goroutines of this process, one a uid while somebody wants it. They can be left when a context ends.
+type mutexes struct {
+	mu   sync.Mutex
+	held map[string]*mutex
+}
+
+type mutex struct {
+	token chan struct{} // holds one token while free
+	users int
+}
+
+func newMutexes() *mutexes { return &mutexes{held: map[string]*mutex{}} }
+
+func (m *mutexes) lock(ctx context.Context, uid string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	one := m.held[uid]
+	if one == nil {
+		one = &mutex{token: make(chan struct{}, 1)}
+		one.token <- struct{}{}
+		m.held[uid] = one
+	}
+	one.users++
+	m.mu.Unlock()
+	select {
+	case <-one.token:
+		return nil
+	case <-ctx.Done():
+		m.leave(uid, one)
+		return fmt.Errorf("%w: %w", microvm.ErrBusy, ctx.Err())
+	}
+}
+
+func (m *mutexes) unlock(uid string) {
+	m.mu.Lock()
+	one := m.held[uid]
+	m.mu.Unlock()
+	one.token <- struct{}{}
+	m.leave(uid, one)
+}
+
+func (m *mutexes) leave(uid string, one *mutex) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if one.users--; one.users == 0 {
+		delete(m.held, uid)
+	}
+}

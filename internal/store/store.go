@@ -1,0 +1,175 @@
+//go:build linux
+
+// Package store keeps the read-only files that many machines share, each once, under the sha256 of its content.
+//
+// There are only two types: a [Store] and a [File] in it. A file is imported from a path of the user's, or made by a function under a key of the
+// caller's. It belongs to this process's user, mode 0444, and is never changed, so that it can be hard-linked into any number of jails.
+//
+//	DIR/files/SHA256    the files
+//	DIR/index/KEY       symbolic link to a file; KEY is the sha256 of what it was imported or made from
+//	DIR/lock            held while a file is added
+//
+// # Caveats
+//
+// An import is recognised by path, inode, size and time of modification: who changes a file in place and sets its time back gets the old content.
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/disk"
+)
+
+// Store is a directory of shared files. Any number of processes may use it at once.
+type Store struct {
+	dir string
+}
+
+// File is one file of a store.
+type File struct {
+	Path   string
+	SHA256 string // 64 lowercase hexadecimal digits.
+	Size   int64  // Bytes.
+}
+
+// Open makes the store's directories where they are missing.
+func Open(dir string) (*Store, error) {
+	for _, sub := range []string{"", "files", "index"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			return nil, err
+		}
+	}
+	return &Store{dir: dir}, nil
+}
+
+// Import returns the store's copy of a regular file, making it when the file is new or has changed. microvm.ErrInvalid when path is no
+// regular file that can be read.
+func (s *Store) Import(ctx context.Context, path string) (File, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return File{}, fmt.Errorf("%w: %w", microvm.ErrInvalid, err)
+	case !info.Mode().IsRegular():
+		return File{}, fmt.Errorf("%w: %s is no regular file", microvm.ErrInvalid, path)
+	case info.Size() == 0:
+		return File{}, fmt.Errorf("%w: %s is empty", microvm.ErrInvalid, path)
+	}
+	stat := info.Sys().(*syscall.Stat_t)
+	key := fmt.Sprintf("import\x00%s\x00%d\x00%d\x00%d\x00%d", path, stat.Dev, stat.Ino, stat.Size, stat.Mtim.Nano())
+	return s.Make(ctx, key, func(temp string) error {
+		_, err := disk.Clone(temp, path)
+		return err
+	})
+}
+
+// Make returns the file that was made under key before, or calls create to make it at a path in the store. When several callers, also of
+// several processes, ask at once, one makes it and the others wait.
+func (s *Store) Make(ctx context.Context, key string, create func(temp string) error) (File, error) {
+	index := filepath.Join(s.dir, "index", digest(key))
+	if file, err := s.find(index); err == nil {
+		return file, nil
+	}
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return File{}, err
+	}
+	defer unlock()
+	if file, err := s.find(index); err == nil {
+		return file, nil
+	}
+	temp := filepath.Join(s.dir, "new")
+	defer os.Remove(temp)
+	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return File{}, err
+	}
+	if err := create(temp); err != nil {
+		return File{}, err
+	}
+	return s.keep(temp, index)
+}
+
+// find follows the index, whose links only this package makes.
+func (s *Store) find(index string) (File, error) {
+	link, err := os.Readlink(index)
+	if err != nil {
+		return File{}, err
+	}
+	sum := filepath.Base(link)
+	path := filepath.Join(s.dir, "files", sum)
+	info, err := os.Lstat(path)
+	if err != nil {
+		return File{}, err
+	}
+	return File{Path: path, SHA256: sum, Size: info.Size()}, nil
+}
+
+func (s *Store) keep(temp, index string) (File, error) {
+	sum, err := seal(temp)
+	if err != nil {
+		return File{}, err
+	}
+	if err := os.Rename(temp, filepath.Join(s.dir, "files", sum)); err != nil {
+		return File{}, err
+	}
+	if err := os.Remove(index); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return File{}, err
+	}
+	if err := os.Symlink(filepath.Join("..", "files", sum), index); err != nil {
+		return File{}, err
+	}
+	return s.find(index)
+}
+
+// seal makes the file read-only and durable, and returns the sha256 of its content.
+func seal(path string) (sum string, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	hash := sha256.New()
+	if _, err := io.Copy(hash, f); err != nil {
+		return "", err
+	}
+	if err := errors.Join(f.Chmod(0o444), f.Sync()); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(hash.Sum(nil)), nil
+}
+
+// lock polls, so that a caller whose context ends can leave.
+func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(s.dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return nil, errors.Join(err, f.Close())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), f.Close())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func digest(key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,36 @@
+//go:build linux
+
+package unix
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// RenameNoReplace renames a file unless the new name is taken, which is fs.ErrExist (renameat2(2)).
+func RenameNoReplace(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if err != nil {
+		return &os.LinkError{Op: "renameat2", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
+// OpenBeneath opens name below the directory dir: no symbolic link, no magic link and no ".." leads out of it (openat2(2), Linux 5.6).
+// The descriptor is closed on exec.
+func OpenBeneath(dir *os.File, name string, flags int, mode uint32) (*os.File, error) {
+	how := &unix.OpenHow{
+		Flags:   uint64(flags) | unix.O_CLOEXEC,
+		Mode:    uint64(mode),
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
+	}
+	fd, err := unix.Openat2(int(dir.Fd()), name, how)
+	if err != nil {
+		return nil, &os.PathError{Op: "openat2", Path: dir.Name() + "/" + name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), dir.Name()+"/"+name), nil
+}
+
+// O_PATH opens a file only to be named by (open(2)).
+const O_PATH = unix.O_PATH

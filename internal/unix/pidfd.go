@@ -1,0 +1,62 @@
+//go:build linux
+
+package unix
+
+import (
+	"errors"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// PidfdOpen returns a descriptor of a process (pidfd_open(2)). It is non-blocking and so can be polled.
+func PidfdOpen(pid int) (int, error) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	return fd, os.NewSyscallError("pidfd_open", err)
+}
+
+// PidfdSendSignal signals the process of a descriptor (pidfd_send_signal(2)); syscall.ESRCH when it has been reaped.
+func PidfdSendSignal(fd int, signal syscall.Signal) error {
+	return os.NewSyscallError("pidfd_send_signal", unix.PidfdSendSignal(fd, signal, nil, 0))
+}
+
+// PidfdPoll waits until the process of pidfd has ended, and returns true, or until other is readable or hung up, and returns false.
+func PidfdPoll(pidfd, other int) (ended bool, err error) {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}, {Fd: int32(other), Events: unix.POLLIN}}
+	for {
+		_, err := unix.Poll(fds, -1)
+		if err == nil {
+			return fds[0].Revents != 0, nil
+		}
+		if !errors.Is(err, syscall.EINTR) {
+			return false, os.NewSyscallError("poll", err)
+		}
+	}
+}
+
+// PidfdEnded says whether the process of a descriptor has ended, without waiting.
+func PidfdEnded(pidfd int) (bool, error) {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(fds, 0)
+		if !errors.Is(err, syscall.EINTR) {
+			return n > 0, os.NewSyscallError("poll", err)
+		}
+	}
+}
+
+// PidfdWait reaps the child of a descriptor, which must have ended (waitid(2) with P_PIDFD). syscall.ECHILD when it is no child of this process.
+func PidfdWait(pidfd int) (exited bool, code, signal int, err error) {
+	var info unix.Siginfo
+	for {
+		err = unix.Waitid(unix.P_PIDFD, pidfd, &info, unix.WEXITED|unix.WNOHANG, nil)
+		if !errors.Is(err, syscall.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return false, 0, 0, os.NewSyscallError("waitid", err)
+	}
+	return childStatus(&info)
+}

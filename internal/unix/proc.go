@@ -1,0 +1,49 @@
+//go:build linux
+
+package unix
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// BootID returns the random id of the host's present boot (random(4)).
+func BootID() (string, error) {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(text)), err
+}
+
+// StartTime returns when a process started, in clock ticks since boot: field 22 of /proc/PID/stat (proc_pid_stat(5)).
+// With the boot id it tells a process from a later one with the same pid.
+func StartTime(pid int) (uint64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	end := bytes.LastIndexByte(text, ')') // the name may hold spaces and parentheses
+	if end < 0 {
+		return 0, fmt.Errorf("/proc/%d/stat: no name in it", pid)
+	}
+	fields := strings.Fields(string(text[end+1:]))
+	if len(fields) < 20 {
+		return 0, fmt.Errorf("/proc/%d/stat: %d fields", pid, len(fields))
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
+}
+
+// CgroupV2 returns the process's path in the cgroup v2 hierarchy, from its root, "" when it has none (cgroups(7)).
+func CgroupV2(pid int) (string, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(text)) {
+		if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
+			return strings.TrimSuffix(path, " (deleted)"), nil
+		}
+	}
+	return "", nil
+}

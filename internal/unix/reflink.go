@@ -1,0 +1,24 @@
+//go:build linux
+
+package unix
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Reflink makes dst share all blocks of src (ioctl_ficlone(2)). An error means that the file system can't.
+func Reflink(dst, src *os.File) error {
+	return os.NewSyscallError("ficlone", unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())))
+}
+
+// NextData returns the first offset at or after from that holds data, or syscall.ENXIO when there is none (lseek(2), SEEK_DATA).
+func NextData(f *os.File, from int64) (int64, error) {
+	return unix.Seek(int(f.Fd()), from, unix.SEEK_DATA)
+}
+
+// NextHole returns the first offset at or after from that begins a hole, the end of the file at the latest (lseek(2), SEEK_HOLE).
+func NextHole(f *os.File, from int64) (int64, error) {
+	return unix.Seek(int(f.Fd()), from, unix.SEEK_HOLE)
+}

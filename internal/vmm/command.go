@@ -1,0 +1,97 @@
+//go:build linux
+
+package vmm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+
+	"github.com/tangle-network/microvm-runtime/internal/cgroup"
+)
+
+// Command says how to start a process. It gets no signals of ours: it is the leader of a session of its own.
+type Command struct {
+	Path           string
+	Args           []string // Without the program's name.
+	Dir            string   // Working directory. Optional: this process's.
+	Env            []string // Optional: empty, so that nothing of ours gets in.
+	Stdout, Stderr *os.File // Optional: /dev/null.
+	Cgroup         *cgroup.Leaf
+	PIDNamespace   bool // Make it the init of a new PID namespace (pid_namespaces(7)): when it ends, all in it ends.
+}
+
+// Start starts the process in its leaf.
+//
+// On some kernels nothing can be born in a leaf by clone3(2): the child is killed by nobody before its first instruction. A child that has ended by SIGKILL
+// before Start returns is therefore started once more outside, and moved.
+func Start(c Command) (*Process, error) {
+	p, err := c.start(c.Cgroup != nil)
+	if err != nil || c.Cgroup == nil {
+		return p, err
+	}
+	if !stillborn(p) {
+		return p, nil
+	}
+	p.Close()
+	return c.startAndMove()
+}
+
+func (c Command) start(inCgroup bool) (*Process, error) {
+	var pidfd int
+	cmd := &exec.Cmd{Path: c.Path, Args: append([]string{c.Path}, c.Args...), Dir: c.Dir, Env: c.Env}
+	if cmd.Env == nil {
+		cmd.Env = []string{}
+	}
+	if c.Stdout != nil { // a nil *os.File in an io.Writer is not nil
+		cmd.Stdout = c.Stdout
+	}
+	if c.Stderr != nil {
+		cmd.Stderr = c.Stderr
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd}
+	if c.PIDNamespace {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID
+	}
+	path := ""
+	if c.Cgroup != nil {
+		path = c.Cgroup.Path()
+	}
+	if inCgroup {
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, c.Cgroup.FD()
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", c.Path, err)
+	}
+	pid := cmd.Process.Pid
+	identity, err := identify(pid, path)
+	if err != nil { // a child of ours that is not reaped is there
+		return nil, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+	}
+	cmd.Process.Release()
+	return newProcess(identity, pidfd, true)
+}
+
+// stillborn says whether a child was killed before its first instruction. One that executes has an executable; one that has ended has none, and it
+// is reaped at once.
+func stillborn(p *Process) bool {
+	if _, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.identity.PID)); err == nil {
+		return false
+	}
+	<-p.done
+	return p.status.Signal == int(syscall.SIGKILL)
+}
+
+// startAndMove starts the process outside of its leaf and moves it there. It may run some instructions before.
+func (c Command) startAndMove() (*Process, error) {
+	p, err := c.start(false)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Cgroup.Add(p.identity.PID); err != nil {
+		return nil, errors.Join(fmt.Errorf("move into leaf: %w", err), p.Kill(), p.Close())
+	}
+	return p, nil
+}

@@ -1,0 +1,75 @@
+//go:build linux
+
+// Package vmm starts, finds, signals and awaits the processes that run machines.
+//
+// There are only four types. A [Command] says how to start one. A [Process] is one that runs: a child of ours, or one that another process
+// started and that we adopt. An [Identity] is what is written down of it, so that no other process is ever taken for it. A [Status] is how it ended.
+//
+// # Caveats
+//
+// A process is signalled through its pidfd only, never by number.
+//
+// A child that still runs when its Process is closed goes on; when it ends before this process does it stays a zombie until then.
+//
+// The status of an adopted process is not known: only a parent is told.
+package vmm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/tangle-network/microvm-runtime/internal/unix"
+)
+
+// ErrGone is returned when no process fits an identity any more.
+var ErrGone = errors.New("the process is gone")
+
+// Identity tells one process from all others, also from later ones with the same pid.
+type Identity struct {
+	PID       int    `json:"pid"`
+	StartTime uint64 `json:"start_time"` // Clock ticks since boot: field 22 of /proc/PID/stat.
+	BootID    string `json:"boot_id"`
+	Cgroup    string `json:"cgroup,omitempty"` // Path of the v2 leaf from the hierarchy's root. Empty where it has none.
+}
+
+func identify(pid int, cgroup string) (Identity, error) {
+	start, err := unix.StartTime(pid)
+	if err != nil {
+		return Identity{}, err
+	}
+	boot, err := unix.BootID()
+	if err != nil {
+		return Identity{}, err
+	}
+	return Identity{PID: pid, StartTime: start, BootID: boot, Cgroup: cgroup}, nil
+}
+
+// verify says whether the process that has the identity's pid now is the one. It is called with a pidfd open, so the pid can't change hands meanwhile.
+func (i Identity) verify() error {
+	now, err := identify(i.PID, i.Cgroup)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+		return ErrGone
+	}
+	if err != nil {
+		return err
+	}
+	if now != i {
+		return fmt.Errorf("%w: process %d is another one now", ErrGone, i.PID)
+	}
+	if i.Cgroup == "" {
+		return nil
+	}
+	cgroup, err := unix.CgroupV2(i.PID)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+		return ErrGone
+	}
+	if err != nil {
+		return err
+	}
+	if cgroup != i.Cgroup {
+		return fmt.Errorf("%w: process %d is in cgroup %s, not in %s", ErrGone, i.PID, cgroup, i.Cgroup)
+	}
+	return nil
+}

@@ -1,0 +1,95 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Kind says what a frame is.
+type Kind byte
+
+// The kinds of frames. Host to guest: Stdin, StdinEnd, AckStdout, AckStderr, Done. Guest to host: Stdout, Stderr, StdoutEnd, StderrEnd, AckStdin, Exited.
+const (
+	Stdin     Kind = 1  // Payload is data.
+	StdinEnd  Kind = 2  // There is no more. Empty.
+	Stdout    Kind = 3  // Payload is data.
+	Stderr    Kind = 4  // Payload is data.
+	StdoutEnd Kind = 5  // Empty.
+	StderrEnd Kind = 6  // Empty.
+	AckStdin  Kind = 7  // Payload is 8 bytes: how many bytes were taken since the process began.
+	AckStdout Kind = 8  // The same of standard output, and
+	AckStderr Kind = 9  // of standard error.
+	Exited    Kind = 10 // Payload is an Exit in JSON. It comes after both ends.
+	Done      Kind = 11 // The host has all; the agent may forget the process. Empty.
+)
+
+const (
+	// MaxPayload bounds a frame's payload in bytes.
+	MaxPayload = 64 << 10
+	headerSize = 5
+)
+
+// ErrFrame is returned for bytes that are no frame.
+var ErrFrame = errors.New("not a frame")
+
+// Frame is the unit of a stream: kind (1 byte), length of the payload (4 bytes, big endian), payload.
+type Frame struct {
+	Kind    Kind
+	Payload []byte // Valid until the next Read.
+}
+
+// Reader reads frames.
+type Reader struct {
+	r      io.Reader
+	header [headerSize]byte
+	buffer []byte
+}
+
+// NewReader returns a Reader of r, which should be buffered.
+func NewReader(r io.Reader) *Reader { return &Reader{r: r} }
+
+// Read returns the next frame: io.EOF between frames, io.ErrUnexpectedEOF within one, ErrFrame for what is none.
+func (r *Reader) Read() (Frame, error) {
+	if _, err := io.ReadFull(r.r, r.header[:]); err != nil {
+		return Frame{}, err
+	}
+	kind, length := Kind(r.header[0]), binary.BigEndian.Uint32(r.header[1:])
+	if kind < Stdin || kind > Done {
+		return Frame{}, fmt.Errorf("%w: kind %d", ErrFrame, kind)
+	}
+	if length > MaxPayload {
+		return Frame{}, fmt.Errorf("%w: payload of %d bytes", ErrFrame, length)
+	}
+	if r.buffer == nil {
+		r.buffer = make([]byte, MaxPayload)
+	}
+	if _, err := io.ReadFull(r.r, r.buffer[:length]); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return Frame{}, err
+	}
+	return Frame{Kind: kind, Payload: r.buffer[:length]}, nil
+}
+
+// Append appends a frame to b. The payload must be at most MaxPayload bytes.
+func Append(b []byte, kind Kind, payload []byte) []byte {
+	b = append(b, byte(kind))
+	b = binary.BigEndian.AppendUint32(b, uint32(len(payload)))
+	return append(b, payload...)
+}
+
+// AppendAck appends an acknowledgement.
+func AppendAck(b []byte, kind Kind, offset uint64) []byte {
+	return Append(b, kind, binary.BigEndian.AppendUint64(nil, offset))
+}
+
+// Ack returns the offset of an acknowledgement.
+func (f Frame) Ack() (uint64, error) {
+	if len(f.Payload) != 8 {
+		return 0, fmt.Errorf("%w: acknowledgement of %d bytes", ErrFrame, len(f.Payload))
+	}
+	return binary.BigEndian.Uint64(f.Payload), nil
+}
