@@ -1,0 +1,116 @@
+// Package image makes base images: read-only ext4 file systems that many machines share. It needs neither root nor a mount.
+//
+// There are only two functions, [FromTar] and [FromDir], and the [Image] that they return.
+//
+// # Caveats
+//
+// A base has no journal and no free space. Mount it read-only; machines write to a layer over it.
+//
+// FromDir takes owners, modes, times, links, devices and extended attributes as they are on disk: a directory that was unpacked without root has the wrong owners, and a tar
+// is the better source.
+package image
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/Microsoft/hcsshim/ext4/tar2ext4"
+)
+
+// maxDisk bounds a base in bytes. It also fixes the size of its group table, so it is no larger than needed.
+const maxDisk = 64 << 30
+
+// Image is a base on disk.
+type Image struct {
+	Path   string
+	SHA256 string // 64 lowercase hexadecimal digits.
+	Size   int64  // Bytes.
+}
+
+// FromTar makes a base at path from a tar stream: a file system's files with "/" as "./" or "". The file appears when it is whole and durable; when FromTar returns an
+// error there is none.
+func FromTar(ctx context.Context, r io.Reader, path string) (Image, error) {
+	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return Image{}, fmt.Errorf("image: %w", err)
+	}
+	defer os.Remove(temp.Name())
+	defer temp.Close()
+	err = tar2ext4.ConvertTarToExt4(&contextReader{ctx, r}, temp, tar2ext4.MaximumDiskSize(maxDisk))
+	if err != nil {
+		return Image{}, fmt.Errorf("image %s: %w", path, err)
+	}
+	return finish(temp, path)
+}
+
+// finish hashes the file, makes it read-only and durable, and gives it its name.
+func finish(f *os.File, path string) (Image, error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return Image{}, err
+	}
+	hash := sha256.New()
+	size, err := io.Copy(hash, f)
+	if err != nil {
+		return Image{}, err
+	}
+	if err := errors.Join(f.Chmod(0o444), f.Sync()); err != nil {
+		return Image{}, err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return Image{}, err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return Image{}, err
+	}
+	if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
+		return Image{}, err
+	}
+	return Image{Path: path, SHA256: hex.EncodeToString(hash.Sum(nil)), Size: size}, nil
+}
+
+// contextReader ends a conversion when its context does.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c *contextReader) Read(p []byte) (int, error) {
+	if err := context.Cause(c.ctx); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+// FromDir makes a base at path from a directory; see [FromTar].
+func FromDir(ctx context.Context, dir, path string) (Image, error) {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return Image{}, fmt.Errorf("image: %s is no directory", dir)
+	}
+	r, w := io.Pipe()
+	defer r.Close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.CloseWithError(writeTar(w, dir))
+	}()
+	image, err := FromTar(ctx, r, path)
+	r.Close()
+	<-done
+	return image, err
+}
+
+func writeTar(w io.Writer, dir string) error {
+	t := &treeWriter{tar: tar.NewWriter(w), dir: dir, seen: map[inode]string{}}
+	if err := filepath.WalkDir(dir, t.add); err != nil {
+		return err
+	}
+	return t.tar.Close()
+}

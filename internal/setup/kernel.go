@@ -1,0 +1,111 @@
+//go:build linux
+
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/tangle-network/microvm-runtime/kernel"
+)
+
+// kernelPackage depends on the current package of the kernel for virtual machines, whose name has its version in it.
+const kernelPackage = "linux-image-cloud-amd64"
+
+// kernel gets the distribution's kernel for virtual machines, with its modules. Apt checks its signature.
+func (r *runner) kernel(ctx context.Context) error {
+	if exists(r.parts.Vmlinux) && exists(r.parts.Vmlinuz) {
+		return nil
+	}
+	name, err := r.currentKernel(ctx)
+	if err != nil {
+		return err
+	}
+	r.say("kernel: fetching %s", name)
+	dir, err := os.MkdirTemp(r.parts.Cache, "kernel-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := r.command(ctx, dir, "apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", name); err != nil {
+		return err
+	}
+	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
+	if err != nil || len(debs) != 1 {
+		return fmt.Errorf("apt-get download left %d packages", len(debs))
+	}
+	tree := filepath.Join(dir, "tree")
+	if err := r.command(ctx, dir, "dpkg-deb", "-x", debs[0], tree); err != nil {
+		return err
+	}
+	return r.installKernel(tree)
+}
+
+// currentKernel resolves the package: its version changes every few days.
+func (r *runner) currentKernel(ctx context.Context) (string, error) {
+	show := func() (string, error) {
+		out, err := exec.CommandContext(ctx, "apt-cache", "depends", kernelPackage).Output()
+		for line := range strings.Lines(string(out)) {
+			if name, ok := strings.CutPrefix(strings.TrimSpace(line), "Depends: "); ok {
+				return name + "-unsigned", nil
+			}
+		}
+		return "", errors.Join(fmt.Errorf("apt knows no package %s (supported: %s)", kernelPackage, strings.Join(supported, ", ")), err)
+	}
+	if name, err := show(); err == nil {
+		return name, nil
+	}
+	if err := r.command(ctx, "", "apt-get", "update", "-q"); err != nil {
+		return "", err
+	}
+	return show()
+}
+
+// installKernel takes the image and its modules out of an unpacked package.
+func (r *runner) installKernel(tree string) error {
+	images, err := filepath.Glob(filepath.Join(tree, "boot", "vmlinuz-*"))
+	if err != nil || len(images) != 1 {
+		return fmt.Errorf("the package has %d kernels", len(images))
+	}
+	release := strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
+	packed, err := os.ReadFile(images[0])
+	if err != nil {
+		return err
+	}
+	unpacked, err := kernel.Extract(packed)
+	if err != nil {
+		return err
+	}
+	r.say("kernel: %s, %d MiB unpacked", release, len(unpacked)>>20)
+	out := filepath.Join(filepath.Dir(tree), "out")
+	modules := filepath.Join("lib", "modules", release)
+	if err := os.MkdirAll(filepath.Join(out, "lib", "modules"), 0o755); err != nil {
+		return err
+	}
+	err = errors.Join(
+		os.WriteFile(filepath.Join(out, "vmlinuz"), packed, 0o644),
+		os.WriteFile(filepath.Join(out, "vmlinux"), unpacked, 0o644),
+		os.Rename(filepath.Join(tree, "boot", "config-"+release), filepath.Join(out, "config")),
+		os.Rename(filepath.Join(tree, modules), filepath.Join(out, modules)),
+	)
+	if err != nil {
+		return err
+	}
+	place := filepath.Join(r.parts.Cache, "kernel", release)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(place), 0o755), os.RemoveAll(place)); err != nil {
+		return err
+	}
+	if err := os.Rename(out, place); err != nil {
+		return err
+	}
+	link := filepath.Dir(r.parts.Vmlinux)
+	if err := os.Remove(link + ".new"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return errors.Join(os.Symlink(release, link+".new"), os.Rename(link+".new", link))
+}
