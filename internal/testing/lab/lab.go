@@ -1,0 +1,308 @@
+//go:build linux
+
+// Package lab runs programs as root on a host that can run real microVMs, also on a machine that can't: a QEMU system emulator with nested AMD virtualisation, in which
+// unmodified Firecracker boots an unmodified Linux.
+//
+// There are only three types: [Options], the [Job]s in them, and [Event], which is what comes back.
+//
+// # Caveats
+//
+// It is emulated: about 20 times slower than the machine. What takes time in it says nothing about time elsewhere.
+//
+// Programs must be static. They see the parts of package setup read-only at [Cache], and their temporary directory is an ext4 disk.
+package lab
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/tangle-network/microvm-runtime/image"
+	"github.com/tangle-network/microvm-runtime/internal/disk"
+	"github.com/tangle-network/microvm-runtime/internal/setup"
+	"github.com/tangle-network/microvm-runtime/kernel"
+)
+
+const (
+	// Cache is where the parts are in the lab: $MICROVM_CACHE.
+	Cache = "/parts"
+	// Payload is where the jobs' programs and files are.
+	Payload = "/payload"
+	// Scratch is the temporary directory: $TMPDIR.
+	Scratch = "/scratch"
+	// Port is the name of the virtio port over which events come.
+	Port = "lab.events"
+
+	memoryMiB  = 4096
+	layerMiB   = 2048
+	scratchMiB = 16384
+)
+
+// modules are what the lab's kernel needs, beyond what is built in.
+var modules = []string{
+	"virtio_pci", "virtio_blk", "virtio_console", "virtio_rng", "overlay", "kvm_amd", "tun", "veth", "bridge", "loop", "xfs",
+	"nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_limit", "nft_reject_inet",
+}
+
+// Job is one program that runs in the lab.
+type Job struct {
+	Name    string        `json:"name"`
+	Program string        `json:"program"` // Path on this machine.
+	Args    []string      `json:"args"`
+	Env     []string      `json:"env"`     // Over PATH, HOME, TMPDIR and MICROVM_CACHE.
+	Timeout time.Duration `json:"timeout"` // Optional: ten minutes. Then what hangs is told, and killed.
+}
+
+// Options say what runs.
+type Options struct {
+	Parts setup.Parts
+	Jobs  []Job             // One after the other.
+	Files map[string]string // More files, by name below Payload. Optional.
+	Event func(Event)       // Called for everything that comes, in order.
+	Log   string            // Path for the console of the lab's kernel. Optional.
+}
+
+// Event is something that a job said, or its end.
+type Event struct {
+	Job  int    `json:"job"`
+	Data []byte `json:"data,omitempty"` // Output: standard output and standard error in one.
+	Exit *int   `json:"exit,omitempty"` // The job's status; -1 when it was killed.
+	Boot string `json:"boot,omitempty"` // The lab runs, after so many seconds of its own clock.
+}
+
+// Run boots the lab, runs the jobs, and powers it off.
+func Run(ctx context.Context, o Options) error {
+	dir, err := os.MkdirTemp("", "lab-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	l := &lab{Options: o, dir: dir}
+	for _, prepare := range []func(context.Context) error{l.initramfs, l.partsDisk, l.payloadDisk, l.emptyDisks} {
+		if err := prepare(ctx); err != nil {
+			return fmt.Errorf("lab: %w", err)
+		}
+	}
+	if err := l.run(ctx); err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	return nil
+}
+
+type lab struct {
+	Options
+	dir       string
+	partsPath string
+	initPath  string
+}
+
+func (l *lab) path(name string) string { return filepath.Join(l.dir, name) }
+
+// initramfs builds the lab's first program and packs it with the modules.
+func (l *lab) initramfs(ctx context.Context) error {
+	l.initPath = l.path("init")
+	if err := Build(ctx, "github.com/tangle-network/microvm-runtime/internal/testing/lab/cmd/labinit", l.initPath); err != nil {
+		return err
+	}
+	tree, err := kernel.OpenModules(l.Parts.Modules)
+	if err != nil {
+		return err
+	}
+	files, err := tree.Resolve(modules...)
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(l.path("initrd"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return kernel.WriteInitramfs(f, kernel.Initramfs{Init: l.initPath, Modules: files})
+}
+
+// Build builds a static program of a package.
+func Build(ctx context.Context, pkg, path string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", pkg, err, out)
+	}
+	return nil
+}
+
+// partsDisk packs the parts into a disk, once for as long as they are the same.
+func (l *lab) partsDisk(ctx context.Context) error {
+	p := l.Parts
+	release := filepath.Base(p.Modules)
+	l.partsPath = filepath.Join(p.Cache, "lab", fmt.Sprintf("parts-%s-%s.ext4", setup.FirecrackerVersion, release))
+	if made, err := os.Stat(l.partsPath); err == nil {
+		if base, err := os.Stat(p.Base); err == nil && made.ModTime().After(base.ModTime()) {
+			return nil
+		}
+	}
+	tree := l.path("parts")
+	kernelDir := filepath.Join(tree, "kernel", release)
+	firecracker := filepath.Join(tree, "firecracker", setup.FirecrackerVersion)
+	for _, dir := range []string{kernelDir, firecracker, filepath.Join(tree, "base"), filepath.Join(tree, "lab"), filepath.Join(kernelDir, "lib")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	for from, to := range map[string]string{
+		p.Firecracker: filepath.Join(firecracker, "firecracker"), p.Jailer: filepath.Join(firecracker, "jailer"),
+		p.Vmlinux: filepath.Join(kernelDir, "vmlinux"), p.Base: filepath.Join(tree, "base", filepath.Base(p.Base)),
+	} {
+		if err := disk.LinkOrCopy(to, resolve(from)); err != nil {
+			return err
+		}
+	}
+	err := errors.Join(os.WriteFile(filepath.Join(kernelDir, "vmlinuz"), nil, 0o644), os.WriteFile(filepath.Join(tree, "lab", "host.ext4"), nil, 0o644),
+		os.Symlink(release, filepath.Join(tree, "kernel", "current")), os.CopyFS(filepath.Join(kernelDir, "lib", "modules", release), os.DirFS(p.Modules)))
+	if err != nil {
+		return err
+	}
+	_, err = image.FromDir(ctx, tree, l.partsPath)
+	return err
+}
+
+func resolve(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	return path
+}
+
+// payloadDisk packs the jobs.
+func (l *lab) payloadDisk(ctx context.Context) error {
+	tree := l.path("payload")
+	if err := os.Mkdir(tree, 0o755); err != nil {
+		return err
+	}
+	jobs := make([]Job, len(l.Jobs))
+	for i, job := range l.Jobs {
+		name := strconv.Itoa(i)
+		if err := disk.LinkOrCopy(filepath.Join(tree, name), job.Program); err != nil {
+			return err
+		}
+		job.Program = filepath.Join(Payload, name)
+		jobs[i] = job
+	}
+	for name, from := range l.Files {
+		if err := disk.LinkOrCopy(filepath.Join(tree, name), from); err != nil {
+			return err
+		}
+	}
+	text, err := json.Marshal(jobs)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(tree, "jobs.json"), text, 0o644); err != nil {
+		return err
+	}
+	_, err = image.FromDir(ctx, tree, l.path("payload.ext4"))
+	return err
+}
+
+func (l *lab) emptyDisks(context.Context) error {
+	return errors.Join(disk.EmptyExt4(l.path("layer.ext4"), layerMiB), disk.EmptyExt4(l.path("scratch.ext4"), scratchMiB))
+}
+
+// run starts QEMU and reads events until it ends.
+func (l *lab) run(ctx context.Context) error {
+	listener, err := net.Listen("unix", l.path("events"))
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	log := l.Log
+	if log == "" {
+		log = l.path("console.log")
+	}
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", l.arguments(log)...)
+	cmd.WaitDelay = 5 * time.Second
+	errors_, err := os.Create(l.path("qemu.log"))
+	if err != nil {
+		return err
+	}
+	defer errors_.Close()
+	cmd.Stderr = errors_
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("qemu: %w (apt-get install qemu-system-x86)", err)
+	}
+	ended := make(chan struct{})
+	seen := make(chan int, 1)
+	go func() { seen <- l.receive(listener) }()
+	go func() { <-ended; listener.Close() }()
+	err = cmd.Wait()
+	close(ended)
+	if got := <-seen; got < len(l.Jobs) || err != nil {
+		return fmt.Errorf("%d of %d jobs ended: %w\n%s\n%s", got, len(l.Jobs), errors.Join(err, context.Cause(ctx)), tail(l.path("qemu.log")), tail(log))
+	}
+	return nil
+}
+
+func (l *lab) arguments(log string) []string {
+	args := []string{
+		"-accel", "tcg,thread=multi,tb-size=512", "-cpu", "EPYC,+svm,+npt", "-smp", "2", "-m", strconv.Itoa(memoryMiB),
+		"-nodefaults", "-display", "none", "-no-reboot", "-serial", "file:" + log,
+		"-kernel", l.Parts.Vmlinuz, "-initrd", l.path("initrd"), "-append", "console=ttyS0 quiet mitigations=off nokaslr reboot=t panic=1",
+		"-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
+		"-chardev", "socket,id=events,path=" + l.path("events"), "-device", "virtserialport,chardev=events,name=" + Port,
+	}
+	for _, d := range []struct{ path, options string }{
+		{l.Parts.LabHost, "readonly=on"}, {l.path("layer.ext4"), "cache=unsafe"}, {l.partsPath, "readonly=on"},
+		{l.path("payload.ext4"), "readonly=on"}, {l.path("scratch.ext4"), "cache=unsafe"},
+	} {
+		args = append(args, "-drive", "if=virtio,format=raw,"+d.options+",file="+d.path)
+	}
+	return args
+}
+
+// receive hands events on and returns how many jobs have ended.
+func (l *lab) receive(listener net.Listener) (ended int) {
+	conn, err := listener.Accept()
+	if err != nil {
+		return 0
+	}
+	defer conn.Close()
+	lines := bufio.NewReaderSize(conn, 1<<20)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if err != nil {
+			return ended
+		}
+		var event Event
+		if json.Unmarshal(line, &event) != nil {
+			continue
+		}
+		if event.Exit != nil {
+			ended++
+		}
+		if l.Event != nil {
+			l.Event(event)
+		}
+	}
+}
+
+func tail(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	const most = 4 << 10
+	if info, err := f.Stat(); err == nil && info.Size() > most {
+		f.Seek(-most, io.SeekEnd)
+	}
+	text, _ := io.ReadAll(f)
+	return string(text)
+}
