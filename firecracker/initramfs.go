@@ -28,7 +28,7 @@ func (d *driver) initramfs(ctx context.Context, stored, kernelPath string) (stri
 	if err != nil {
 		return "", err
 	}
-	key := fmt.Sprintf("initramfs\x00%s\x00%s\x00%s", filepath.Base(stored), binary.SHA256, modules)
+	key := fmt.Sprintf("initramfs\x00%s\x00%s\x00%s", filepath.Base(stored), binary.Key, modules)
 	file, err := d.store.Make(ctx, key, func(temp string) error {
 		return makeInitramfs(temp, binary.Path, modules)
 	})

@@ -21,6 +21,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
 
 // ErrUnsupported is returned on a host without a cgroup v2 hierarchy.
@@ -193,13 +195,43 @@ func (l *Leaf) Add(pid int) error {
 	return os.WriteFile(filepath.Join(l.dir.Name(), "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
 }
 
-// Kill ends all processes in the leaf at once (cgroup.kill, Linux 5.14). It does not wait for their end.
+// Kill ends all processes in the leaf at once (cgroup.kill), before Linux 5.14 one after the other. It does not wait for their end.
 func (l *Leaf) Kill() error {
 	err := os.WriteFile(filepath.Join(l.dir.Name(), "cgroup.kill"), []byte("1"), 0)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
-		return nil // the leaf is gone
+		return l.killEach() // the leaf is gone, or the kernel has no such file
 	}
 	return err
+}
+
+// killEach ends the processes that are in the leaf now, by pidfd, so that no other process that gets the number is hit.
+func (l *Leaf) killEach() error {
+	pids, err := l.Procs()
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
+		return nil
+	}
+	for _, pid := range pids {
+		err = errors.Join(err, l.killOne(pid))
+	}
+	return err
+}
+
+func (l *Leaf) killOne(pid int) error {
+	fd, err := unix.PidfdOpen(pid)
+	if errors.Is(err, syscall.ESRCH) || errors.Is(err, syscall.EINVAL) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(fd)
+	if path, err := unix.CgroupV2(pid); err != nil || path != l.Path() {
+		return nil // it has left or ended
+	}
+	if err := unix.PidfdSendSignal(fd, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	return nil
 }
 
 // OOMKills returns how many processes of the leaf the kernel killed for memory; 0 without the memory controller.

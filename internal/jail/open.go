@@ -62,6 +62,9 @@ func socket(dir, name string, uid int) (*os.File, error) {
 	}
 	defer d.Close()
 	f, err := unix.OpenBeneath(d, name, unix.O_PATH|syscall.O_NOFOLLOW, 0)
+	if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.EXDEV) {
+		return nil, fmt.Errorf("%w: %w", ErrHostile, err)
+	}
 	if err != nil {
 		return nil, err
 	}

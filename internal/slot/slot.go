@@ -60,7 +60,7 @@ func (p *Pool) Slot(number int) Slot {
 	return Slot{Number: number, UID: p.users.FirstUID + number, GID: p.users.FirstUID + number}
 }
 
-// Lease returns the owner's slot: the one that it has, else the one that was returned longest ago, else one that was never used.
+// Lease returns the owner's slot: the one that it has, else one that was never used, else the one that was returned longest ago.
 // microvm.ErrExhausted when there is none.
 func (p *Pool) Lease(owner string) (Slot, error) {
 	unlock, err := p.lock()
@@ -108,8 +108,11 @@ func (p *Pool) next() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if high < p.users.Count {
-		return high, p.writeFree(free, high+1)
+	for ; high < p.users.Count; high++ {
+		// The list is not synced: after a power cut it may be older than the leases.
+		if _, err := os.Lstat(p.lease(high)); errors.Is(err, os.ErrNotExist) {
+			return high, p.writeFree(free, high+1)
+		}
 	}
 	for i, number := range free {
 		if number >= p.users.Count {

@@ -1,17 +1,17 @@
 //go:build linux
 
-// Package store keeps the read-only files that many machines share, each once, under the sha256 of its content.
+// Package store keeps the read-only files that many machines share, each once.
 //
 // There are only two types: a [Store] and a [File] in it. A file is imported from a path of the user's, or made by a function under a key of the
 // caller's. It belongs to this process's user, mode 0444, and is never changed, so that it can be hard-linked into any number of jails.
 //
-//	DIR/files/SHA256    the files
-//	DIR/index/KEY       symbolic link to a file; KEY is the sha256 of what it was imported or made from
-//	DIR/lock            held while a file is added
+//	DIR/files/KEY    the files; KEY is the sha256 of what says where they come from
+//	DIR/lock         held while a file is added
 //
 // # Caveats
 //
-// An import is recognised by path, inode, size and time of modification: who changes a file in place and sets its time back gets the old content.
+// An import is recognised by path, inode, size and time of modification: who changes a file in place and sets its time back gets the old content. The content itself is
+// not hashed: that would cost more than the copy.
 package store
 
 import (
@@ -20,7 +20,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -37,14 +36,14 @@ type Store struct {
 
 // File is one file of a store.
 type File struct {
-	Path   string
-	SHA256 string // 64 lowercase hexadecimal digits.
-	Size   int64  // Bytes.
+	Path string
+	Key  string // 64 lowercase hexadecimal digits: the same for the same origin.
+	Size int64  // Bytes.
 }
 
 // Open makes the store's directories where they are missing.
 func Open(dir string) (*Store, error) {
-	for _, sub := range []string{"", "files", "index"} {
+	for _, sub := range []string{"", "files"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return nil, err
 		}
@@ -75,8 +74,8 @@ func (s *Store) Import(ctx context.Context, path string) (File, error) {
 // Make returns the file that was made under key before, or calls create to make it at a path in the store. When several callers, also of
 // several processes, ask at once, one makes it and the others wait.
 func (s *Store) Make(ctx context.Context, key string, create func(temp string) error) (File, error) {
-	index := filepath.Join(s.dir, "index", digest(key))
-	if file, err := s.find(index); err == nil {
+	key = digest(key)
+	if file, err := s.find(key); err == nil {
 		return file, nil
 	}
 	unlock, err := s.lock(ctx)
@@ -84,7 +83,7 @@ func (s *Store) Make(ctx context.Context, key string, create func(temp string) e
 		return File{}, err
 	}
 	defer unlock()
-	if file, err := s.find(index); err == nil {
+	if file, err := s.find(key); err == nil {
 		return file, nil
 	}
 	temp := filepath.Join(s.dir, "new")
@@ -95,56 +94,32 @@ func (s *Store) Make(ctx context.Context, key string, create func(temp string) e
 	if err := create(temp); err != nil {
 		return File{}, err
 	}
-	return s.keep(temp, index)
+	if err := seal(temp); err != nil {
+		return File{}, err
+	}
+	if err := os.Rename(temp, s.path(key)); err != nil {
+		return File{}, err
+	}
+	return s.find(key)
 }
 
-// find follows the index, whose links only this package makes.
-func (s *Store) find(index string) (File, error) {
-	link, err := os.Readlink(index)
+func (s *Store) path(key string) string { return filepath.Join(s.dir, "files", key) }
+
+func (s *Store) find(key string) (File, error) {
+	info, err := os.Lstat(s.path(key))
 	if err != nil {
 		return File{}, err
 	}
-	sum := filepath.Base(link)
-	path := filepath.Join(s.dir, "files", sum)
-	info, err := os.Lstat(path)
-	if err != nil {
-		return File{}, err
-	}
-	return File{Path: path, SHA256: sum, Size: info.Size()}, nil
+	return File{Path: s.path(key), Key: key, Size: info.Size()}, nil
 }
 
-func (s *Store) keep(temp, index string) (File, error) {
-	sum, err := seal(temp)
-	if err != nil {
-		return File{}, err
-	}
-	if err := os.Rename(temp, filepath.Join(s.dir, "files", sum)); err != nil {
-		return File{}, err
-	}
-	if err := os.Remove(index); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return File{}, err
-	}
-	if err := os.Symlink(filepath.Join("..", "files", sum), index); err != nil {
-		return File{}, err
-	}
-	return s.find(index)
-}
-
-// seal makes the file read-only and durable, and returns the sha256 of its content.
-func seal(path string) (sum string, err error) {
+// seal makes the file read-only and durable.
+func seal(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return "", err
+		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	hash := sha256.New()
-	if _, err := io.Copy(hash, f); err != nil {
-		return "", err
-	}
-	if err := errors.Join(f.Chmod(0o444), f.Sync()); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(hash.Sum(nil)), nil
+	return errors.Join(f.Chmod(0o444), f.Sync(), f.Close())
 }
 
 // lock polls, so that a caller whose context ends can leave.

@@ -68,16 +68,25 @@ func (c Command) start(inCgroup bool) (*Process, error) {
 	pid := cmd.Process.Pid
 	identity, err := identify(pid, path)
 	if err != nil { // a child of ours that is not reaped is there
-		return nil, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+		cmd.Process.Kill()
+		cmd.Wait() // its error is the signal
+		return nil, errors.Join(err, syscall.Close(pidfd))
+	}
+	p, err := newProcess(identity, pidfd, true)
+	if err != nil { // nobody could ever wait for it
+		cmd.Process.Kill()
+		cmd.Wait()
+		return nil, err
 	}
 	cmd.Process.Release()
-	return newProcess(identity, pidfd, true)
+	return p, nil
 }
 
 // stillborn says whether a child was killed before its first instruction. One that executes has an executable; one that has ended has none, and it
 // is reaped at once.
 func stillborn(p *Process) bool {
-	if _, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.identity.PID)); err == nil {
+	_, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.identity.PID))
+	if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ESRCH) { // one that may not be looked at lives
 		return false
 	}
 	<-p.done
@@ -91,7 +100,12 @@ func (c Command) startAndMove() (*Process, error) {
 		return nil, err
 	}
 	if err := c.Cgroup.Add(p.identity.PID); err != nil {
-		return nil, errors.Join(fmt.Errorf("move into leaf: %w", err), p.Kill(), p.Close())
+		err = fmt.Errorf("move into leaf: %w", err)
+		if killed := p.Kill(); killed != nil {
+			return nil, errors.Join(err, killed, p.Close())
+		}
+		<-p.done // reaped: no zombie stays behind
+		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
 }

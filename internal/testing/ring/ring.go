@@ -1,0 +1,74 @@
+//go:build linux
+
+// Package ring says which tests can run here.
+//
+// Tests are in four rings, told by their names: TestHost… needs root, TestReal… the real Firecracker and whatever KVM there is, TestLab… a KVM that runs an unmodified Linux;
+// all others need nothing. A test of a ring calls the ring's function first.
+//
+// # Caveats
+//
+// On a machine that is not set up, a test is skipped with the reason. When $MICROVM_TEST_RING asks for its ring it fails instead: what the runner promises to run is
+// never skipped.
+package ring
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/tangle-network/microvm-runtime/internal/setup"
+)
+
+// Host is for tests that need root, and nothing else.
+func Host(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		lacks(t, "2", "it needs root")
+	}
+}
+
+// Real is for tests of the real Firecracker with the few-instruction guest. It returns where things are.
+func Real(t testing.TB) setup.Parts {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		lacks(t, "3", "it needs root")
+	}
+	return parts(t, "3")
+}
+
+// Lab is for tests with a real Linux guest. They run in the lab, or on a machine that virtualises.
+func Lab(t testing.TB) setup.Parts {
+	t.Helper()
+	if os.Getenv("MICROVM_TEST_RING") != "4" {
+		t.Skip("it needs a host that runs a real guest (run: make test-e2e)")
+	}
+	return parts(t, "4")
+}
+
+// parts returns where things are. $MICROVM_TEST_FIRECRACKER names another firecracker, with its jailer beside it.
+func parts(t testing.TB, ring string) setup.Parts {
+	t.Helper()
+	cache, err := setup.DefaultCache()
+	if err != nil {
+		lacks(t, ring, err.Error())
+	}
+	p, err := setup.Find(cache)
+	if err != nil {
+		lacks(t, ring, err.Error())
+	}
+	if other := os.Getenv("MICROVM_TEST_FIRECRACKER"); other != "" {
+		p.Firecracker, p.Jailer = other, filepath.Join(filepath.Dir(other), "jailer")
+	}
+	if agent := os.Getenv("MICROVM_TEST_AGENT"); agent != "" {
+		p.Agent = agent
+	}
+	return p
+}
+
+func lacks(t testing.TB, ring, reason string) {
+	t.Helper()
+	if os.Getenv("MICROVM_TEST_RING") == ring {
+		t.Fatal(reason)
+	}
+	t.Skip(reason)
+}

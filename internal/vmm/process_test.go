@@ -1,0 +1,126 @@
+//go:build linux
+
+package vmm
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+)
+
+func start(t *testing.T, script string) *Process {
+	t.Helper()
+	p, err := Start(Command{Path: "/bin/sh", Args: []string{"-c", script}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { end(t, p) })
+	return p
+}
+
+func end(t *testing.T, p *Process) {
+	t.Helper()
+	if err := p.Kill(); err != nil && !errors.Is(err, os.ErrClosed) {
+		t.Error(err)
+	} else if err == nil {
+		<-p.Done()
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStatusIsTheSameForAllCallers(t *testing.T) {
+	for script, want := range map[string]Status{
+		"exit 0":        {Known: true},
+		"exit 148":      {Known: true, Code: 148},
+		"kill -9 $$":    {Known: true, Signal: 9},
+		"kill -TERM $$": {Known: true, Signal: 15},
+	} {
+		p := start(t, script)
+		for range 3 {
+			if got, err := p.Wait(t.Context()); err != nil || got != want {
+				t.Errorf("%s: %+v, %v; want %+v", script, got, err, want)
+			}
+		}
+		if err := p.Kill(); err != nil {
+			t.Errorf("%s: kill of one that has ended: %v", script, err)
+		}
+	}
+}
+
+func TestWaitObeysItsContext(t *testing.T) {
+	p := start(t, "exec sleep 1000")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := p.Wait(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("wait: %v", err)
+	}
+}
+
+func TestChildIsAloneInItsSession(t *testing.T) {
+	p := start(t, "exec sleep 1000")
+	pid := p.Identity().PID
+	if group, err := syscall.Getpgid(pid); err != nil || group != pid {
+		t.Errorf("process group %d of %d, %v", group, pid, err)
+	}
+}
+
+func TestOpenTakesNoOtherProcess(t *testing.T) {
+	p := start(t, "exec sleep 1000")
+	good := p.Identity()
+	other, boot, gone := good, good, good
+	other.StartTime++
+	boot.BootID = "another"
+	gone.PID = 1 << 22 // above pid_max
+	for name, identity := range map[string]Identity{"start time": other, "boot": boot, "pid": gone} {
+		if _, err := Open(identity); !errors.Is(err, ErrGone) {
+			t.Errorf("%s: %v, want ErrGone", name, err)
+		}
+	}
+	adopted, err := Open(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer adopted.Close()
+	if err := adopted.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := adopted.Wait(t.Context()); err != nil || status.Known {
+		t.Errorf("adopted: %+v, %v; want an unknown status", status, err)
+	}
+	if status, err := p.Wait(t.Context()); err != nil || status.Signal != int(syscall.SIGKILL) {
+		t.Errorf("child: %+v, %v", status, err)
+	}
+	if _, err := Open(good); !errors.Is(err, ErrGone) {
+		t.Errorf("after its end: %v, want ErrGone", err)
+	}
+}
+
+func TestCloseLeavesTheProcess(t *testing.T) {
+	p := start(t, "exec sleep 1000")
+	if err := errors.Join(p.Close(), p.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Kill(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("kill after close: %v", err)
+	}
+	adopted, err := Open(p.Identity())
+	if err != nil {
+		t.Fatalf("it went with Close: %v", err)
+	}
+	end(t, adopted)
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(p.Identity().PID, &status, 0, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStartOfNothing(t *testing.T) {
+	if _, err := Start(Command{Path: "/nonexistent"}); !errors.Is(err, exec.ErrNotFound) && !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("start: %v", err)
+	}
+}
