@@ -63,6 +63,12 @@ const (
 
 // resolve fills defaults in and checks what can be checked without the host.
 func (o Options) resolve() (Options, error) {
+	o = o.Defaults()
+	return o, o.check()
+}
+
+// Defaults returns the options with defaults in place of zero values, as New takes them.
+func (o Options) Defaults() Options {
 	setDefault(&o.Firecracker, defaultBinary)
 	setDefault(&o.Jailer, filepath.Join(filepath.Dir(o.Firecracker), "jailer"))
 	setDefault(&o.StateDir, defaultStateDir)
@@ -81,7 +87,7 @@ func (o Options) resolve() (Options, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return o, o.check()
+	return o
 }
 
 func setDefault[T comparable](field *T, value T) {

@@ -45,13 +45,12 @@ func (l Layout) Root() string { return filepath.Join(l.Dir(), "root") }
 
 // Files say what is put into a jail: names in it to paths outside.
 type Files struct {
-	Shared  map[string]string // Linked below img/. They stay root's.
-	Config  []byte            // Written to img/vm.json. Root's, read-only.
-	Layer   string            // Linked to layer: the machine's own disk, which belongs to the VM's user. Optional.
-	Log     string            // Name of an empty log file that is made for the VM's user.
-	UID     int               // The VM's user.
-	GID     int
-	NoFiles int // RLIMIT_NOFILE. 0 is the jailer's default, 2048.
+	Shared map[string]string // Linked below img/. They stay root's.
+	Config []byte            // Written to img/vm.json. Root's, read-only.
+	Layer  string            // Linked to layer: the machine's own disk, which belongs to the VM's user. Optional.
+	Log    string            // Name of an empty log file that is made for the VM's user.
+	UID    int               // The VM's user.
+	GID    int
 }
 
 // Build makes the jail in place of whatever stands there.

@@ -130,7 +130,7 @@ func runJob(events *port, i int, job lab.Job) int {
 	defer stop()
 	cmd := exec.Command(job.Program, job.Args...)
 	cmd.Dir = lab.Scratch
-	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TMPDIR=" + lab.Scratch, "MICROVM_CACHE=" + lab.Cache, "MICROVM_TEST_RING=4", "MICROVM_TEST_AGENT=" + lab.Payload + "/microvm-agent"}, job.Env...)
+	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TMPDIR=" + lab.Scratch, "MICROVM_CACHE=" + lab.Cache}, job.Env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = 5 * time.Second

@@ -1,6 +1,8 @@
 //go:build linux
 
-// Command labrun runs a static program in the lab: labrun [-file NAME=PATH]... PROGRAM [ARG...].
+// Command labrun runs a static program where real microVMs run: on this machine when it virtualises, else in the lab. labrun [-file NAME=PATH]... PROGRAM [ARG...].
+//
+// The program gets the parts in its environment, as firecracker.OptionsFromEnv reads them, and $MICROVM_CACHE.
 package main
 
 import (
@@ -8,10 +10,13 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/tangle-network/microvm-runtime/doctor"
 	"github.com/tangle-network/microvm-runtime/internal/setup"
 	"github.com/tangle-network/microvm-runtime/internal/testing/lab"
 )
@@ -51,9 +56,15 @@ func run(ctx context.Context, files map[string]string, timeout time.Duration, lo
 	if err != nil {
 		return 0, err
 	}
+	if doctor.ProbeKVM().RunsLinux() {
+		return native(ctx, parts, timeout, args)
+	}
+	if _, err := os.Stat(parts.Agent); err == nil {
+		files[filepath.Base(parts.Agent)] = parts.Agent
+	}
 	err = lab.Run(ctx, lab.Options{
 		Parts: parts, Files: files, Log: log,
-		Jobs: []lab.Job{{Name: args[0], Program: args[0], Args: args[1:], Timeout: timeout}},
+		Jobs: []lab.Job{{Name: args[0], Program: args[0], Args: args[1:], Timeout: timeout, Env: lab.Environment(lab.Inside(parts))}},
 		Event: func(e lab.Event) {
 			os.Stdout.Write(e.Data)
 			if e.Exit != nil {
@@ -65,4 +76,18 @@ func run(ctx context.Context, files map[string]string, timeout time.Duration, lo
 		},
 	})
 	return code, err
+}
+
+// native runs the program here.
+func native(ctx context.Context, parts setup.Parts, timeout time.Duration, args []string) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), lab.Environment(parts)...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	err := cmd.Run()
+	if cmd.ProcessState != nil && ctx.Err() == nil {
+		return cmd.ProcessState.ExitCode(), nil
+	}
+	return 0, err
 }

@@ -1,0 +1,32 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+)
+
+func destroyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "destroy VM...",
+		Aliases: []string{"rm"},
+		Short:   "End machines and remove all that they had",
+		Args:    count(1, -1),
+		RunE: runtimeVerb(func(ctx context.Context, rt *microvm.Runtime, args []string) error {
+			var errs []error
+			for _, ref := range args {
+				vm, err := rt.VM(ctx, ref)
+				if err == nil {
+					err = vm.Destroy(ctx)
+				}
+				errs = append(errs, err)
+			}
+			return errors.Join(errs...)
+		}),
+	}
+}

@@ -1,0 +1,43 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tangle-network/microvm-runtime/firecracker"
+)
+
+func purgeCommand() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "purge --yes",
+		Short: "Uninstall: destroy all machines and remove slots, jails, the cgroup slice and all state",
+		Args:  count(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			options, err := firecracker.OptionsFromEnv(os.LookupEnv)
+			if err != nil {
+				return err
+			}
+			if !yes {
+				d := options.Defaults()
+				return usageError{fmt.Errorf("this destroys all machines and removes %s, %s and %s: say --yes", d.StateDir, d.SocketDir, d.JailDir)}
+			}
+			return purge(cmd.Context(), options)
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do it")
+	return cmd
+}
+
+func purge(ctx context.Context, options firecracker.Options) error {
+	removed, err := firecracker.Purge(ctx, options)
+	for _, name := range removed {
+		fmt.Println("removed", name)
+	}
+	return err
+}

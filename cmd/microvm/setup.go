@@ -1,0 +1,33 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tangle-network/microvm-runtime/internal/setup"
+)
+
+func setupCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "setup",
+		Short: "Get Firecracker, a kernel and a Debian image into the cache; print the environment that uses them",
+		Args:  count(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			parts, err := setup.Run(cmd.Context(), setup.Options{Progress: os.Stderr})
+			if err != nil {
+				return err
+			}
+			for _, pair := range [][2]string{
+				{"MICROVM_FIRECRACKER_BIN", parts.Firecracker}, {"MICROVM_JAILER_BIN", parts.Jailer},
+				{"MICROVM_FIRECRACKER_KERNEL", parts.Vmlinux}, {"MICROVM_KERNEL_MODULES", parts.Modules}, {"MICROVM_IMAGE", parts.Base},
+			} {
+				fmt.Printf("export %s=%s\n", pair[0], pair[1])
+			}
+			return nil
+		},
+	}
+}

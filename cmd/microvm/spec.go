@@ -1,0 +1,67 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+)
+
+// specFlags are the flags that make a Spec; create and run share them.
+type specFlags struct {
+	spec   microvm.Spec
+	labels []string
+}
+
+func (f *specFlags) add(flags *pflag.FlagSet) {
+	flags.IntVar(&f.spec.VCPUs, "vcpus", 0, "virtual CPUs, 1 to 32")
+	flags.IntVar(&f.spec.MemoryMiB, "memory", 0, "memory in MiB")
+	flags.StringVar(&f.spec.Kernel, "kernel", "", "path of an uncompressed kernel")
+	flags.StringVar(&f.spec.Initrd, "initrd", "", "path of an initial RAM file system")
+	flags.StringVar(&f.spec.KernelArgs, "kernel-args", "", "appended to the kernel's command line")
+	flags.StringVar(&f.spec.Image, "image", "", "path of a base image, which the guest agent boots")
+	flags.StringVar(&f.spec.Rootfs, "rootfs", "", "path of a disk with an init of its own")
+	flags.BoolVar(&f.spec.RootfsWritable, "rootfs-writable", false, "give the machine a private, writable copy of --rootfs")
+	flags.BoolVar(&f.spec.Diskless, "diskless", false, "boot the kernel without a disk")
+	flags.IntVar(&f.spec.LayerMiB, "layer", 0, "size of the writable layer over --image in MiB")
+	flags.StringArrayVarP(&f.labels, "label", "l", nil, "KEY=VALUE, repeatable")
+}
+
+// make returns the spec; paths are made absolute, as the shell's user means them.
+func (f *specFlags) make() (microvm.Spec, error) {
+	spec := f.spec
+	for _, path := range []*string{&spec.Kernel, &spec.Initrd, &spec.Image, &spec.Rootfs} {
+		if *path == "" {
+			continue
+		}
+		absolute, err := filepath.Abs(*path)
+		if err != nil {
+			return spec, err
+		}
+		*path = absolute
+	}
+	labels, err := pairs(f.labels)
+	spec.Labels = labels
+	return spec, err
+}
+
+// pairs parses KEY=VALUE.
+func pairs(texts []string) (map[string]string, error) {
+	if len(texts) == 0 {
+		return nil, nil
+	}
+	m := make(map[string]string, len(texts))
+	for _, text := range texts {
+		key, value, ok := strings.Cut(text, "=")
+		if !ok || key == "" {
+			return nil, usageError{fmt.Errorf("%q is not KEY=VALUE", text)}
+		}
+		m[key] = value
+	}
+	return m, nil
+}

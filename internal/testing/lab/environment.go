@@ -1,0 +1,32 @@
+//go:build linux
+
+package lab
+
+import (
+	"path/filepath"
+
+	"github.com/tangle-network/microvm-runtime/internal/setup"
+)
+
+// Inside returns where the parts are for a program in the lab.
+func Inside(p setup.Parts) setup.Parts {
+	kernel := filepath.Join(Cache, "kernel", "current")
+	firecracker := filepath.Join(Cache, "firecracker", setup.FirecrackerVersion)
+	return setup.Parts{
+		Cache:       Cache,
+		Firecracker: filepath.Join(firecracker, "firecracker"),
+		Jailer:      filepath.Join(firecracker, "jailer"),
+		Vmlinux:     filepath.Join(kernel, "vmlinux"),
+		Modules:     filepath.Join(kernel, "lib", "modules", filepath.Base(p.Modules)),
+		Base:        filepath.Join(Cache, "base", filepath.Base(p.Base)),
+		Agent:       filepath.Join(Payload, filepath.Base(p.Agent)),
+	}
+}
+
+// Environment returns the variables by which package firecracker, and package ring, find the parts.
+func Environment(p setup.Parts) []string {
+	return []string{
+		"MICROVM_FIRECRACKER_BIN=" + p.Firecracker, "MICROVM_JAILER_BIN=" + p.Jailer, "MICROVM_FIRECRACKER_KERNEL=" + p.Vmlinux,
+		"MICROVM_KERNEL_MODULES=" + p.Modules, "MICROVM_IMAGE=" + p.Base, "MICROVM_AGENT_BIN=" + p.Agent, "MICROVM_TEST_AGENT=" + p.Agent,
+	}
+}

@@ -1,0 +1,3 @@
+module github.com/tangle-network/microvm-runtime/tools
+
+go 1.26.0
