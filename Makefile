@@ -24,7 +24,7 @@ demo: setup build ## Show a machine's whole life (NONCE=text)
 	@$(GO) run ./internal/testing/lab/cmd/labrun $(BIN)/demo $(if $(NONCE),-nonce $(NONCE))
 
 test: setup build ## Run all tests (RING=1,2 chooses; FIRECRACKER=path tests another binary)
-	@cd tools && $(GO) run ./testrun -root .. $(if $(RING),-rings $(RING)) $(if $(FIRECRACKER),-firecracker $(FIRECRACKER))
+	@$(GO) run ./internal/testing/cmd/testrun $(if $(RING),-rings $(RING)) $(if $(FIRECRACKER),-firecracker $(FIRECRACKER))
 
 test-e2e: ## Run ring 4 only
 	@$(MAKE) --no-print-directory test RING=4

@@ -88,25 +88,47 @@ type follower struct {
 // drain tells all there is, in this journal and in its successors. False when the iteration was left.
 func (w *follower) drain(ctx context.Context, yield func(microvm.Event, error) bool) bool {
 	for {
-		replaced := !same(w.file, w.path)
-		if replaced { // a last writer may still hold it
-			if err := flock(w.file); err != nil {
-				return yield(microvm.Event{}, err) && false
-			}
-		}
 		if !w.read(ctx, yield) {
 			return false
 		}
-		if !replaced {
+		if same(w.file, w.path) {
 			return true
 		}
-		next, err := os.OpenFile(w.path, os.O_RDONLY|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
-		if err != nil {
+		next, err := w.successor()
+		if err == nil && !w.read(ctx, yield) { // what was written between its end and its renaming
+			next.Close()
+			return false
+		}
+		if errors.Is(err, ErrLost) && !yield(microvm.Event{}, err) {
+			return false
+		}
+		if next == nil {
 			return yield(microvm.Event{}, err) && false
 		}
 		w.file.Close()
 		w.file, w.partial = next, nil
 	}
+}
+
+// successor opens the journal after the present one. While it holds the lock of the newest nobody renames any. With ErrLost it is the oldest there is.
+func (w *follower) successor() (*os.File, error) {
+	newest, err := openLocked(w.path)
+	if err != nil {
+		return nil, err
+	}
+	defer newest.Close()
+	oldest := w.path
+	for n := range keptOld + 1 {
+		name := numbered(w.path, n)
+		if same(w.file, name) {
+			return os.OpenFile(numbered(w.path, max(n-1, 0)), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+		}
+		if _, err := os.Lstat(name); err == nil {
+			oldest = name
+		}
+	}
+	f, err := os.OpenFile(oldest, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	return f, errors.Join(ErrLost, err)
 }
 
 func (w *follower) read(ctx context.Context, yield func(microvm.Event, error) bool) bool {
