@@ -49,7 +49,6 @@ type outlet struct {
 	buffer *wire.Buffer
 	got    uint64 // bytes that have come
 	ack    wire.Kind
-	end    bool
 	done   chan struct{} // all is written
 }
 

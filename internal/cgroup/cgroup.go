@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -108,12 +109,7 @@ func enable(dir string) error {
 }
 
 func contains(list []byte, word string) bool {
-	for _, field := range strings.Fields(string(list)) {
-		if field == word {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(strings.Fields(string(list)), word)
 }
 
 // NewLeaf makes a fresh leaf. One of that name that is still there and empty is removed first; one with processes is syscall.EBUSY.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -70,10 +71,8 @@ func checkSystem() error {
 		}
 	}
 	system := values["ID"] + " " + values["VERSION_ID"]
-	for _, known := range supported {
-		if system == known {
-			return nil
-		}
+	if slices.Contains(supported, system) {
+		return nil
 	}
 	return fmt.Errorf("this system is %s (supported: %s; elsewhere install the packages %s by hand)", system, strings.Join(supported, ", "), strings.Join(wanted, " "))
 }

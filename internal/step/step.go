@@ -12,6 +12,7 @@ package step
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -76,9 +77,9 @@ func (s *Sequence) End(err *error) {
 	if *err == nil {
 		return
 	}
-	for i := len(s.undos) - 1; i >= 0; i-- {
-		if failed := s.undos[i].run(); failed != nil {
-			*err = errors.Join(*err, fmt.Errorf("undo %s: %w", s.undos[i].name, failed))
+	for _, v := range slices.Backward(s.undos) {
+		if failed := v.run(); failed != nil {
+			*err = errors.Join(*err, fmt.Errorf("undo %s: %w", v.name, failed))
 		}
 	}
 	s.undos = nil
