@@ -1,0 +1,95 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/inventory"
+	"github.com/tangle-network/microvm-runtime/internal/setup"
+	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
+	"github.com/tangle-network/microvm-runtime/internal/testing/tinyguest"
+	"github.com/tangle-network/microvm-runtime/runtimetest"
+)
+
+const marker = "tiny guest runs"
+
+// realHarness is the contract on the real Firecracker with few-instruction guests.
+func realHarness(t *testing.T, p setup.Parts, bare bool) runtimetest.Harness {
+	dir := t.TempDir()
+	runs, ends := filepath.Join(dir, "runs"), filepath.Join(dir, "ends")
+	for path, program := range map[string]tinyguest.Program{runs: {Text: marker + "\n"}, ends: {Text: marker + "\n", After: tinyguest.Reset}} {
+		if err := tinyguest.Write(path, program); err != nil {
+			t.Fatal(err)
+		}
+	}
+	options := map[*microvm.Runtime]Options{}
+	newRuntime := func(t *testing.T, o Options) *microvm.Runtime {
+		rt, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		options[rt] = o
+		t.Cleanup(func() { rt.Close() })
+		return rt
+	}
+	return runtimetest.Harness{
+		New: func(t *testing.T) *microvm.Runtime {
+			o := testOptions(t, p, bare)
+			o.Kernel = runs
+			return newRuntime(t, o)
+		},
+		Reopen: func(t *testing.T, rt *microvm.Runtime) *microvm.Runtime { return newRuntime(t, options[rt]) },
+		Spec:   microvm.Spec{Diskless: true, MemoryMiB: 128},
+		Ends:   &microvm.Spec{Diskless: true, MemoryMiB: 128, Kernel: ends},
+		Marker: marker,
+		Except: map[string]string{"states/dial running": "the few-instruction guest has no vsock driver: nothing answers, not even that nobody listens"},
+	}
+}
+
+// testOptions returns options whose state is the test's own, and checks when it ends that nothing of it is left on the host.
+func testOptions(t *testing.T, p setup.Parts, bare bool) Options {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "microvm-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	slice := "/microvm-test-" + filepath.Base(dir) + ".slice"
+	o := Options{
+		Firecracker: p.Firecracker, Jailer: p.Jailer, StateDir: filepath.Join(dir, "state"), SocketDir: filepath.Join(dir, "run"),
+		Bare: bare, Slice: slice, MemoryMiB: 128,
+	}
+	census := inventory.Options{Slice: slice}
+	before, err := inventory.Take(census)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := Purge(context.Background(), o); err != nil { // t.Context has ended
+			t.Error(err)
+		}
+		after, err := inventory.Take(census)
+		if err != nil {
+			t.Error(err)
+		}
+		if changes := inventory.Diff(before, after); !changes.Empty() {
+			t.Errorf("the host has changed:\n%s", changes)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return o
+}
+
+func TestRealContractBare(t *testing.T) {
+	runtimetest.Run(t, realHarness(t, ring.Real(t), true))
+}
+
+func TestRealContractJailed(t *testing.T) {
+	runtimetest.Run(t, realHarness(t, ring.Real(t), false))
+}

@@ -1,0 +1,82 @@
+package runtimetest
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+)
+
+// badSpecs has at least one bad value for each field of a Spec, and a part of what the error must say.
+var badSpecs = map[string][]badSpec{
+	"VCPUs":     {{microvm.Spec{VCPUs: -1}, "1 to 32"}, {microvm.Spec{VCPUs: 33}, "1 to 32"}},
+	"MemoryMiB": {{microvm.Spec{MemoryMiB: -1}, "1 to 1048576"}, {microvm.Spec{MemoryMiB: 1<<20 + 1}, "1 to 1048576"}},
+	"Kernel": {
+		{microvm.Spec{Kernel: "relative"}, "absolute path"}, {microvm.Spec{Kernel: "/a\x00b"}, "NUL"},
+		{microvm.Spec{Kernel: "/" + strings.Repeat("k", 4096)}, "at most 4095 bytes"},
+	},
+	"Initrd": {{microvm.Spec{Initrd: "relative"}, "absolute path"}, {microvm.Spec{Initrd: "/a\x00"}, "NUL"}},
+	"KernelArgs": {
+		{microvm.Spec{KernelArgs: strings.Repeat("a", 1025)}, "at most 1024 bytes"}, {microvm.Spec{KernelArgs: "a\nb"}, "printable ASCII"},
+		{microvm.Spec{KernelArgs: "ä"}, "printable ASCII"},
+	},
+	"Image":          {{microvm.Spec{Image: "relative"}, "absolute path"}, {microvm.Spec{Image: "/a\x00"}, "NUL"}},
+	"Rootfs":         {{microvm.Spec{Rootfs: "relative"}, "absolute path"}, {microvm.Spec{Rootfs: "/a", Image: "/b"}, "together with Image"}},
+	"RootfsWritable": {{microvm.Spec{RootfsWritable: true}, "needs Rootfs"}},
+	"Diskless":       {{microvm.Spec{Diskless: true, Image: "/a"}, "together with Image"}, {microvm.Spec{Diskless: true, Rootfs: "/a"}, "together with Image or Rootfs"}},
+	"LayerMiB": {
+		{microvm.Spec{LayerMiB: 15}, "16 to 16777216"}, {microvm.Spec{LayerMiB: -1}, "16 to 16777216"}, {microvm.Spec{LayerMiB: 1<<24 + 1}, "16 to 16777216"},
+		{microvm.Spec{LayerMiB: 64, Diskless: true}, "needs Image"},
+	},
+	"Labels": {
+		{microvm.Spec{Labels: map[string]string{"": "v"}}, "keys must be"}, {microvm.Spec{Labels: map[string]string{"a b": "v"}}, "keys must be"},
+		{microvm.Spec{Labels: map[string]string{strings.Repeat("k", 64): "v"}}, "keys must be"}, {microvm.Spec{Labels: map[string]string{"k": "\n"}}, "values must be"},
+		{microvm.Spec{Labels: map[string]string{"k": strings.Repeat("v", 257)}}, "values must be"}, {microvm.Spec{Labels: map[string]string{"k": "\xff"}}, "values must be"},
+		{microvm.Spec{Labels: manyLabels()}, "at most 64"},
+	},
+}
+
+type badSpec struct {
+	spec microvm.Spec
+	text string
+}
+
+func manyLabels() map[string]string {
+	labels := map[string]string{}
+	for i := range 65 {
+		labels[fmt.Sprint(i)] = ""
+	}
+	return labels
+}
+
+var specs = group{"specs", specCases()}
+
+// specCases has a case for each field that a Spec has now: one without bad values fails.
+func specCases() []testCase {
+	var cases []testCase
+	for field := range reflect.TypeFor[microvm.Spec]().Fields() {
+		cases = append(cases, testCase{"bad " + field.Name, func(c *checker) {
+			if len(badSpecs[field.Name]) == 0 {
+				c.Fatalf("no bad value is known for Spec.%s", field.Name)
+			}
+			for i, bad := range badSpecs[field.Name] {
+				_, err := c.rt.Create(c.ctx, "one", bad.spec)
+				c.is(err, microvm.ErrInvalid)
+				which := (*microvm.FieldError)(nil)
+				if !errors.As(err, &which) || which.Field != "Spec."+field.Name || !strings.Contains(err.Error(), bad.text) {
+					c.Errorf("value %d: error %q, want one about Spec.%s that says %q", i, err, field.Name, bad.text)
+				}
+				if len(err.Error()) > 300 {
+					c.Errorf("value %d: the error has %d bytes", i, len(err.Error()))
+				}
+			}
+			if got := c.list(nil); len(got) > 0 {
+				c.Errorf("there are machines: %q", got)
+			}
+			c.create("one") // and a good one works
+		}})
+	}
+	return cases
+}
