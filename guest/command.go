@@ -159,16 +159,19 @@ func (c *Cmd) outputPipe(to *io.Writer) (io.ReadCloser, error) {
 		return nil, errors.New("guest: the stream is already set, or the command is started")
 	}
 	r, w := io.Pipe()
-	*to = w
+	*to = outputPipe{w}
 	return r, nil
 }
+
+// outputPipe is a writer that is ours to close.
+type outputPipe struct{ *io.PipeWriter }
 
 func (c *Cmd) closeAll() {
 	for _, closer := range c.closes {
 		closer.Close()
 	}
 	for _, w := range []io.Writer{c.Stdout, c.Stderr} {
-		if pipe, ok := w.(*io.PipeWriter); ok {
+		if pipe, ok := w.(outputPipe); ok {
 			pipe.Close()
 		}
 	}

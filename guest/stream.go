@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
@@ -47,7 +48,8 @@ type result struct {
 // outlet hands one direction to the caller's writer. What has come and is not yet written is bounded by the window that the agent keeps.
 type outlet struct {
 	buffer *wire.Buffer
-	got    uint64 // bytes that have come
+	got    uint64        // bytes that have come
+	passed atomic.Uint64 // bytes that the caller's writer has
 	ack    wire.Kind
 	done   chan struct{} // all is written
 }
@@ -106,10 +108,6 @@ func (s *stream) connect(ctx context.Context) (*bufio.Reader, uint64, error) {
 	if err != nil {
 		conn.Close()
 		return nil, 0, fmt.Errorf("%w: %w", ErrAgent, err)
-	}
-	if err := s.input.Ack(taken); err != nil {
-		conn.Close()
-		return nil, 0, fmt.Errorf("%w: it took input that was not sent", ErrAgent)
 	}
 	s.mu.Lock()
 	s.conn, s.out = conn, bufio.NewWriterSize(conn, 64<<10)
@@ -177,6 +175,9 @@ func (s *stream) current() net.Conn {
 func (s *stream) attached(ctx context.Context, in *bufio.Reader, taken uint64) (wire.Exit, error) {
 	conn := s.current()
 	broken := make(chan struct{})
+	for _, o := range []*outlet{s.stdout, s.stderr} { // what was said on the connection before may not have come
+		s.frame(conn, wire.AppendAck(nil, o.ack, o.passed.Load()))
+	}
 	var sending sync.WaitGroup
 	sending.Go(func() { s.send(conn, taken, broken) })
 	exit, err := s.receive(in)
@@ -209,6 +210,9 @@ func (s *stream) send(conn net.Conn, offset uint64, broken <-chan struct{}) {
 		n, err := s.input.ReadAt(part, offset, stop)
 		if err == io.EOF {
 			s.frame(conn, wire.Append(nil, wire.StdinEnd, nil))
+		}
+		if errors.Is(err, wire.ErrOffset) { // no agent asks for what it has, or for what was never sent
+			conn.Close()
 		}
 		if err != nil || s.frame(conn, wire.Append(nil, wire.Stdin, part[:n])) != nil {
 			return
@@ -283,6 +287,9 @@ func (o *outlet) take(data []byte) error {
 // write hands one direction to the caller's writer, and tells the agent how far it has come. A writer that fails gets no more, and the process is not held up by it.
 func (s *stream) write(ctx context.Context, o *outlet, to io.Writer) {
 	defer close(o.done)
+	if pipe, ok := to.(outputPipe); ok {
+		defer pipe.Close()
+	}
 	if to == nil {
 		to = io.Discard
 	}
@@ -297,6 +304,7 @@ func (s *stream) write(ctx context.Context, o *outlet, to io.Writer) {
 		}
 		offset += uint64(n)
 		o.buffer.Ack(offset)
+		o.passed.Store(offset)
 		s.frame(nil, wire.AppendAck(nil, o.ack, offset))
 	}
 }

@@ -5,7 +5,6 @@ package agent
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"io"
 	"net"
 	"sync"
@@ -24,22 +23,31 @@ type attachment struct {
 	out *bufio.Writer
 }
 
-// attach serves the connection until it breaks or the host says that it has all: then it returns true.
-func (p *process) attach(conn net.Conn, in *bufio.Reader, stdout, stderr, stdin uint64) (done bool) {
-	a := &attachment{process: p, conn: conn, out: bufio.NewWriterSize(conn, 128<<10)}
+// adopt makes conn the process's connection, in place of an older one. It returns how much standard input has come: the host goes on from there.
+func (p *process) adopt(conn net.Conn) (a *attachment, received uint64) {
+	a = &attachment{process: p, conn: conn, out: bufio.NewWriterSize(conn, 128<<10)}
 	p.mu.Lock()
 	before := p.attached
-	p.attached = a
+	p.attached, received = a, p.received
 	p.mu.Unlock()
 	if before != nil {
 		before.leave()
 	}
+	return a, received
+}
+
+// serve serves the connection until it breaks, or the host says that it has all: then it returns true.
+func (a *attachment) serve(in *bufio.Reader, stdout, stderr uint64) (done bool) {
+	a.process.mu.Lock()
+	read := a.process.read
+	a.process.mu.Unlock()
+	a.frame(wire.AppendAck(nil, wire.AckStdin, read)) // what was said on the connection before may not have come
 	var sending sync.WaitGroup
 	ends := make(chan struct{}, 2)
-	sending.Go(func() { a.send(p.stdout, wire.Stdout, wire.StdoutEnd, stdout, ends) })
-	sending.Go(func() { a.send(p.stderr, wire.Stderr, wire.StderrEnd, stderr, ends) })
+	sending.Go(func() { a.send(a.process.stdout, wire.Stdout, wire.StdoutEnd, stdout, ends) })
+	sending.Go(func() { a.send(a.process.stderr, wire.Stderr, wire.StderrEnd, stderr, ends) })
 	sending.Go(func() { a.sendExit(ends) })
-	done = a.receive(in, stdin)
+	done = a.receive(in)
 	a.leave()
 	sending.Wait()
 	return done
@@ -81,7 +89,7 @@ func (a *attachment) sendExit(ends <-chan struct{}) {
 	if a.gone.Load() {
 		return
 	}
-	<-a.process.exited
+	<-a.process.exited // comes soon: both streams have ended
 	a.process.mu.Lock()
 	text, _ := json.Marshal(a.process.exit)
 	a.process.mu.Unlock()
@@ -100,38 +108,30 @@ func (a *attachment) frame(frame []byte) {
 	}
 }
 
-// receive takes the host's frames. Standard input is written to the process by a goroutine of its own, so that acknowledgements are not held up by a process that does
-// not read.
-func (a *attachment) receive(in *bufio.Reader, offset uint64) (done bool) {
-	input := wire.NewBuffer()
-	var feeding sync.WaitGroup
-	feeding.Go(func() { a.feed(input, offset) })
-	defer feeding.Wait()
-	defer input.Close()
+// receive takes the host's frames.
+func (a *attachment) receive(in *bufio.Reader) (done bool) {
 	frames := wire.NewReader(in)
 	for {
 		f, err := frames.Read()
 		if err != nil {
 			return false
 		}
+		good := true
 		switch f.Kind {
 		case wire.Stdin:
-			if !input.Fits(len(f.Payload)) { // the host sent more than the window
-				return false
-			}
-			_, err = input.Write(f.Payload)
+			good = a.process.receive(a, f.Payload)
 		case wire.StdinEnd:
-			input.End()
+			a.process.input.End()
 		case wire.AckStdout:
-			err = ack(a.process.stdout, f)
+			good = ack(a.process.stdout, f) == nil
 		case wire.AckStderr:
-			err = ack(a.process.stderr, f)
+			good = ack(a.process.stderr, f) == nil
 		case wire.Done:
 			return true
 		default:
-			err = wire.ErrFrame
+			good = false
 		}
-		if err != nil {
+		if !good {
 			return false
 		}
 	}
@@ -143,26 +143,4 @@ func ack(buffer *wire.Buffer, f wire.Frame) error {
 		return err
 	}
 	return buffer.Ack(offset)
-}
-
-// feed moves input to the process and acknowledges it. Offset is where this connection's input begins in the stream.
-func (a *attachment) feed(input *wire.Buffer, offset uint64) {
-	part := make([]byte, 32<<10)
-	for at := uint64(0); ; {
-		n, err := input.ReadAt(part, at, nil)
-		if err != nil {
-			if err == io.EOF && !a.gone.Load() && !input.Closed() {
-				a.process.endInput()
-			}
-			return
-		}
-		taken, err := a.process.feed(part[:n], offset+at)
-		if errors.Is(err, wire.ErrOffset) {
-			a.leave()
-			return
-		}
-		at += uint64(n)
-		input.Ack(at)
-		a.frame(wire.AppendAck(nil, wire.AckStdin, taken))
-	}
 }

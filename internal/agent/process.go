@@ -18,10 +18,12 @@ type process struct {
 	id             string
 	pid            int
 	stdout, stderr *wire.Buffer
-	stdin          *os.File // nil when it has none, or it is closed
+	input          *wire.Buffer // standard input that the process has not read yet
+	stdin          *os.File     // nil when it has none
 
 	mu       sync.Mutex
-	taken    uint64 // bytes of standard input
+	received uint64 // bytes of standard input that have come
+	read     uint64 // bytes of standard input that the process has read, or that were dropped
 	attached *attachment
 	timedOut atomic.Bool
 	exited   chan struct{}
@@ -45,11 +47,14 @@ func (s *Server) start(request *wire.Exec) (*process, error) {
 		closeAll(own)
 		return nil, startError(command.path, err)
 	}
-	p := &process{id: request.ID, pid: pid, stdout: wire.NewBuffer(), stderr: wire.NewBuffer(), stdin: own[0], exited: make(chan struct{})}
+	p := &process{id: request.ID, pid: pid, stdout: wire.NewBuffer(), stderr: wire.NewBuffer(), input: wire.NewBuffer(), stdin: own[0], exited: make(chan struct{})}
 	collectors := []*collector{{pipe: own[1], buffer: p.stdout}, {pipe: own[2], buffer: p.stderr}}
 	var reading sync.WaitGroup
 	for _, c := range collectors {
 		reading.Go(c.run)
+	}
+	if p.stdin != nil {
+		s.work.Go(p.feed)
 	}
 	s.work.Go(func() { p.await(wait, collectors, &reading) })
 	if request.Timeout > 0 {
@@ -168,44 +173,49 @@ func (p *process) signal(signal syscall.Signal) error {
 	return err
 }
 
-// feed takes standard input that begins at an offset. What was taken before is skipped: a host sends again what it does not know to have arrived.
-func (p *process) feed(data []byte, offset uint64) (uint64, error) {
-	p.mu.Lock()
-	taken, stdin := p.taken, p.stdin
-	p.mu.Unlock()
-	if offset > taken {
-		return taken, wire.ErrOffset
-	}
-	if skip := taken - offset; skip < uint64(len(data)) {
-		data = data[skip:]
-	} else {
-		return taken, nil
-	}
-	if stdin != nil {
-		if _, err := stdin.Write(data); err != nil { // nobody reads any more: the rest is dropped, as a shell's pipe would
-			p.endInput()
-		}
-	}
+// receive takes standard input from the connection that is attached, and from no older one. It never waits: a host that sends more than the window is cut off.
+func (p *process) receive(from *attachment, data []byte) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.taken += uint64(len(data))
-	return p.taken, nil
+	if p.attached != from || p.stdin == nil || !p.input.Fits(len(data)) {
+		return false
+	}
+	p.input.Write(data)
+	p.received += uint64(len(data))
+	return true
 }
 
-// endInput closes standard input.
-func (p *process) endInput() {
-	p.mu.Lock()
-	stdin := p.stdin
-	p.stdin = nil
-	p.mu.Unlock()
-	if stdin != nil {
-		stdin.Close()
+// feed moves standard input to the process, as fast as it reads, and tells the host how far it has come.
+func (p *process) feed() {
+	defer p.stdin.Close()
+	part := make([]byte, 32<<10)
+	for at, broken := uint64(0), false; ; {
+		n, err := p.input.ReadAt(part, at, nil)
+		if err != nil {
+			return
+		}
+		if !broken { // when nobody reads any more the rest is dropped, as a shell's pipe would
+			_, err = p.stdin.Write(part[:n])
+			broken = err != nil
+		}
+		at += uint64(n)
+		p.input.Ack(at)
+		p.mu.Lock()
+		a := p.attached
+		p.read = at
+		p.mu.Unlock()
+		if a != nil {
+			a.frame(wire.AppendAck(nil, wire.AckStdin, at))
+		}
 	}
 }
 
 // release lets everything of the process go: what it still writes is dropped.
 func (p *process) release() {
-	p.endInput()
+	p.input.Close()
+	if p.stdin != nil {
+		p.stdin.Close() // ends a write that waits
+	}
 	p.stdout.Close()
 	p.stderr.Close()
 }

@@ -118,9 +118,6 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	p.mu.Lock()
-	taken := p.taken
-	p.mu.Unlock()
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		fail(w, err)
@@ -130,9 +127,10 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	defer s.work.Done()
 	defer conn.Close()
 	conn.SetDeadline(time.Time{})
+	a, received := p.adopt(conn)
 	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n",
-		wire.Upgrade, wire.HeaderStdin, strconv.FormatUint(taken, 10))
-	if p.attach(conn, buffered.Reader, request.Stdout, request.Stderr, taken) {
+		wire.Upgrade, wire.HeaderStdin, strconv.FormatUint(received, 10))
+	if a.serve(buffered.Reader, request.Stdout, request.Stderr) {
 		s.forget(p)
 	}
 }

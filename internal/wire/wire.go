@@ -84,5 +84,6 @@ const (
 	CodeInternal = "internal"
 )
 
-// HeaderStdin is the header of an answer to Exec that says how many bytes of standard input the agent has taken.
+// HeaderStdin is the header of an answer to Exec that says how many bytes of standard input have come: the host goes on from there. What the process has read of
+// them is told by AckStdin.
 const HeaderStdin = "Microvm-Stdin"
