@@ -1,0 +1,82 @@
+package microvm_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/tangle-network/microvm-runtime"
+
+// allowed says which modules each public package may link beside the standard library and this one.
+var allowed = map[string][]string{
+	".":                 nil,
+	"./inmemory":        nil,
+	"./runtimetest":     nil,
+	"./guest":           nil,
+	"./firecracker/api": nil,
+	"./guest/guesttest": {"golang.org/x/sys"},
+	"./kernel":          {"github.com/klauspost/compress", "github.com/pierrec/lz4", "github.com/ulikunitz/xz"},
+	"./image":           {"github.com/Microsoft/hcsshim", "github.com/Microsoft/go-winio", "github.com/sirupsen/logrus", "golang.org/x/sys", "github.com/pkg/errors", "github.com/containerd", "go.opentelemetry.io", "github.com/go-logr", "google.golang.org", "github.com/cespare/xxhash"},
+	"./firecracker":     {"golang.org/x/sys", "github.com/klauspost/compress", "github.com/pierrec/lz4", "github.com/ulikunitz/xz"},
+	"./doctor":          {"golang.org/x/sys", "github.com/klauspost/compress", "github.com/pierrec/lz4", "github.com/ulikunitz/xz"},
+}
+
+func TestPackagesLinkOnlyWhatTheyMay(t *testing.T) {
+	for pkg, modules := range allowed {
+		out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", pkg).Output()
+		if err != nil {
+			t.Fatal(pkg, err)
+		}
+		for path := range strings.FieldsSeq(string(out)) {
+			ok := path == module || strings.HasPrefix(path, module+"/")
+			for _, prefix := range modules {
+				ok = ok || strings.HasPrefix(path, prefix)
+			}
+			if !ok {
+				t.Errorf("%s links %s", pkg, path)
+			}
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItIs(t *testing.T) {
+	documented := map[string]bool{}
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && path != "." {
+			_, nested := os.Stat(filepath.Join(path, "go.mod"))
+			if nested == nil || strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata" {
+				return filepath.SkipDir
+			}
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.PackageClauseOnly|parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		dir := filepath.Dir(path)
+		documented[dir] = documented[dir] || file.Doc != nil
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(documented) < 20 {
+		t.Errorf("only %d packages were found", len(documented))
+	}
+	for dir, ok := range documented {
+		if !ok {
+			t.Errorf("%s has no package comment", dir)
+		}
+	}
+}
