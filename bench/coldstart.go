@@ -1,0 +1,133 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/firecracker"
+	"github.com/tangle-network/microvm-runtime/internal/setup"
+	"github.com/tangle-network/microvm-runtime/internal/testing/tinyguest"
+)
+
+const (
+	coldStarts = 100
+	memoryMiB  = 128
+	marker     = "tiny guest runs"
+)
+
+// coldStartBare times the call of Start on a created machine, bare, until the guest's text is read from Console, against Firecracker started by this program with a
+// configuration file until the same text is read from its standard output. Both write a log.
+func coldStartBare(ctx context.Context, parts setup.Parts) ([]figure, error) {
+	dir, err := os.MkdirTemp("", "bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	kernel := filepath.Join(dir, "kernel")
+	if err := tinyguest.Write(kernel, tinyguest.Program{Text: marker + "\n"}); err != nil {
+		return nil, err
+	}
+	rt, err := firecracker.New(firecracker.Options{
+		Firecracker: parts.Firecracker, StateDir: filepath.Join(dir, "state"), SocketDir: filepath.Join(dir, "run"), Kernel: kernel, MemoryMiB: memoryMiB, Bare: true,
+		Slice: "/microvm-bench.slice",
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer rt.Close()
+	var creates, ours, theirs []time.Duration
+	for i := range coldStarts + 5 {
+		create, start, err := oneMachine(ctx, rt, i)
+		if err != nil {
+			return nil, err
+		}
+		plain, err := onePlain(ctx, parts.Firecracker, kernel, dir)
+		if err != nil {
+			return nil, err
+		}
+		if i >= 5 { // the first are not counted: caches fill
+			creates, ours, theirs = append(creates, create), append(ours, start), append(theirs, plain)
+		}
+	}
+	return []figure{
+		newFigure("cold_start_bare", ours, "firecracker --no-api --config-file", theirs),
+		newFigure("create_bare", creates, "", nil),
+	}, nil
+}
+
+func oneMachine(ctx context.Context, rt *microvm.Runtime, i int) (create, start time.Duration, err error) {
+	begin := time.Now()
+	vm, err := rt.Create(ctx, fmt.Sprint("bench-", i), microvm.Spec{Diskless: true})
+	if err != nil {
+		return 0, 0, err
+	}
+	create = time.Since(begin)
+	defer func() { err = errors.Join(err, vm.Destroy(ctx)) }()
+	begin = time.Now()
+	if err := vm.Start(ctx, nil); err != nil {
+		return 0, 0, err
+	}
+	console, err := vm.Console(ctx, &microvm.ConsoleOptions{Follow: true})
+	if err != nil {
+		return 0, 0, err
+	}
+	defer console.Close()
+	if err := await(console); err != nil {
+		return 0, 0, err
+	}
+	return create, time.Since(begin), nil
+}
+
+// onePlain is what anybody would do by hand.
+func onePlain(ctx context.Context, binary, kernel, dir string) (time.Duration, error) {
+	config, err := json.Marshal(map[string]any{
+		"boot-source": map[string]any{"kernel_image_path": kernel}, "drives": []any{},
+		"machine-config": map[string]any{"vcpu_count": 1, "mem_size_mib": memoryMiB},
+	})
+	if err != nil {
+		return 0, err
+	}
+	path, log := filepath.Join(dir, "vm.json"), filepath.Join(dir, "log")
+	if err := errors.Join(os.WriteFile(path, config, 0o600), os.WriteFile(log, nil, 0o600)); err != nil {
+		return 0, err
+	}
+	cmd := exec.CommandContext(ctx, binary, "--no-api", "--config-file", path, "--log-path", log)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	err = await(out)
+	took := time.Since(begin)
+	cmd.Process.Kill()
+	cmd.Wait()
+	return took, err
+}
+
+// await reads until the marker has come.
+func await(r io.Reader) error {
+	var seen []byte
+	part := make([]byte, 256)
+	for !bytes.Contains(seen, []byte(marker)) {
+		n, err := r.Read(part)
+		seen = append(seen, part[:n]...)
+		if err != nil && !bytes.Contains(seen, []byte(marker)) {
+			return fmt.Errorf("read %q: %w", seen, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,59 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// figure is one line of the bench.
+type figure struct {
+	Name    string  `json:"name"`
+	Unit    string  `json:"unit"`
+	Value   float64 `json:"value"` // The median of ours.
+	P50     float64 `json:"p50"`
+	P99     float64 `json:"p99"`
+	Ratio   float64 `json:"ratio"`   // Median of ours over the median of what it is held against; 0 without that.
+	Against string  `json:"against"` // What it is held against.
+	N       int     `json:"n"`
+
+	ours, theirs []float64
+}
+
+// String returns the figure's line.
+func (f figure) String() string {
+	line := fmt.Sprintf("%-16s %9.3f %s p50, %9.3f p99, n %d", f.Name, f.P50, f.Unit, f.P99, f.N)
+	if f.Against != "" {
+		line += fmt.Sprintf(", ratio %.3f against %s (%.3f)", f.Ratio, f.Against, percentile(f.theirs, 50))
+	}
+	return line
+}
+
+func newFigure(name string, ours []time.Duration, against string, theirs []time.Duration) figure {
+	f := figure{Name: name, Unit: "ms", Against: against, N: len(ours), ours: milliseconds(ours), theirs: milliseconds(theirs)}
+	f.P50, f.P99 = percentile(f.ours, 50), percentile(f.ours, 99)
+	f.Value = f.P50
+	if len(theirs) > 0 {
+		f.Ratio = f.P50 / percentile(f.theirs, 50)
+	}
+	return f
+}
+
+func milliseconds(durations []time.Duration) []float64 {
+	out := make([]float64, len(durations))
+	for i, d := range durations {
+		out[i] = d.Seconds() * 1000
+	}
+	return out
+}
+
+// percentile returns the smallest sample that p percent are at most.
+func percentile(samples []float64, p int) float64 {
+	if len(samples) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(samples))
+	return sorted[max(0, (len(sorted)*p+99)/100-1)]
+}

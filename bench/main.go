@@ -1,0 +1,92 @@
+//go:build linux
+
+// Command bench measures, and prints one line a figure. BENCH_JSON names a file for the figures as JSON, with the raw samples beside it; -only chooses figures by a
+// regular expression.
+//
+// Absolute times say what this machine is; ratios compare two ways of doing the same in one process, interleaved.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"regexp"
+
+	"github.com/tangle-network/microvm-runtime/internal/setup"
+)
+
+// figures are all that can be measured, in order.
+var figures = []struct {
+	name    string
+	measure func(context.Context, setup.Parts) ([]figure, error)
+}{
+	{"cold_start_bare create_bare", coldStartBare},
+	{"guest_exec guest_copy", guestLoopback},
+}
+
+func main() {
+	only := flag.String("only", "", "regular expression of figures")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, *only); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, only string) error {
+	chosen, err := regexp.Compile(only)
+	if err != nil {
+		return err
+	}
+	cache, err := setup.DefaultCache()
+	if err != nil {
+		return err
+	}
+	parts, err := setup.Find(cache)
+	if err != nil {
+		return err
+	}
+	results := []figure{}
+	for _, f := range figures {
+		if !chosen.MatchString(f.name) {
+			continue
+		}
+		measured, err := f.measure(ctx, parts)
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+		for _, result := range measured {
+			if chosen.MatchString(result.Name) {
+				fmt.Println(result)
+				results = append(results, result)
+			}
+		}
+	}
+	return save(os.Getenv("BENCH_JSON"), results)
+}
+
+// save writes the figures, and the raw samples to a file beside them.
+func save(path string, results []figure) error {
+	if path == "" {
+		return nil
+	}
+	raw := map[string]map[string][]float64{}
+	for _, r := range results {
+		raw[r.Name] = map[string][]float64{"ours": r.ours, "against": r.theirs}
+	}
+	for name, value := range map[string]any{path: results, path + ".raw": raw} {
+		text, err := json.MarshalIndent(value, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(name, append(text, '\n'), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
