@@ -34,12 +34,17 @@ func coldStartBare(ctx context.Context, parts setup.Parts) ([]figure, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
+	volatile, err := os.MkdirTemp("/dev/shm", "bench-") // a tmpfs, as the default SocketDir is
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(volatile)
 	kernel := filepath.Join(dir, "kernel")
 	if err := tinyguest.Write(kernel, tinyguest.Program{Text: marker + "\n"}); err != nil {
 		return nil, err
 	}
 	rt, err := firecracker.New(firecracker.Options{
-		Firecracker: parts.Firecracker, StateDir: filepath.Join(dir, "state"), SocketDir: filepath.Join(dir, "run"), Kernel: kernel, MemoryMiB: memoryMiB, Bare: true,
+		Firecracker: parts.Firecracker, StateDir: filepath.Join(dir, "state"), SocketDir: filepath.Join(volatile, "run"), Kernel: kernel, MemoryMiB: memoryMiB, Bare: true,
 		Slice: "/microvm-bench.slice",
 	})
 	if err != nil {

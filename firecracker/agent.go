@@ -72,8 +72,11 @@ func (d *driver) noteAgent(ctx context.Context, b *boot, mark microvm.Mark) erro
 	if err != nil || !b.same(run) {
 		return err
 	}
-	run.Timeline = append(run.Timeline, mark)
-	return lock.WriteRun(*run)
+	timeline, err := d.state.ReadTimeline(b.record.UID)
+	if err != nil {
+		return err
+	}
+	return lock.WriteTimeline(append(timeline, mark))
 }
 
 // takeBack ends the run that Start began. It is not the caller's to cancel any more.

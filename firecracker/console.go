@@ -52,12 +52,15 @@ func (d *driver) Console(ctx context.Context, uid string, o microvm.ConsoleOptio
 		return nil, err
 	}
 	defer leave()
-	m, err := d.peek(calling, uid)
+	if err := context.Cause(calling); err != nil {
+		return nil, err
+	}
+	info, _, err := d.look(uid, "")
 	if err != nil {
 		return nil, err
 	}
-	if m.state == microvm.StateCreated {
-		return nil, stateError("read the console of", m.state)
+	if info.State == microvm.StateCreated || info.State == microvm.StateCreating {
+		return nil, stateError("read the console of", info.State)
 	}
 	options := console.ReadOptions{Tail: o.Tail}
 	if o.Follow {

@@ -127,7 +127,9 @@ func (d *driver) look(uid, name string) (info microvm.Info, ended bool, err erro
 		return d.lookStarting(info, &record)
 	}
 	if run != nil {
-		info.Timeline = run.Timeline
+		if info.Timeline, err = d.state.ReadTimeline(uid); err != nil {
+			d.log.Warn("the time line can't be read", "uid", uid, "error", err)
+		}
 		ended = !d.alive(uid, run)
 	}
 	if run != nil && ended {

@@ -93,7 +93,7 @@ func (b *boot) run(ctx context.Context) (err error) {
 	if err := b.steps.Do("spawn", b.spawn, b.kill); err != nil {
 		return err
 	}
-	if err := b.steps.Do("identity", b.identify, nil); err != nil {
+	if err := b.steps.Do("identity", b.identify, b.unwatch); err != nil {
 		return err
 	}
 	if err := b.steps.Do("vmm", func() error { return b.awaitVMM(ctx) }, nil); err != nil {
@@ -104,7 +104,7 @@ func (b *boot) run(ctx context.Context) (err error) {
 
 // begin records that a run begins, before anything of it exists.
 func (b *boot) begin() error {
-	return errors.Join(b.driver.makeVolatile(b.record.UID), b.lock.Begin(), b.lock.WriteRun(b.state))
+	return errors.Join(b.driver.makeVolatile(b.record.UID), b.lock.Begin(), b.lock.RemoveTimeline(), b.lock.WriteRun(b.state))
 }
 
 func (b *boot) unbegin() error {
@@ -150,22 +150,32 @@ func (b *boot) kill() error {
 	return errors.Join(err, b.process.Close())
 }
 
-// identify records which process the VMM is, so that any other process can take over from here.
+// identify records which process the VMM is, so that any other process can take over from here, and begins to watch it: the guest writes to its
+// console before the VMM answers.
 func (b *boot) identify() error {
 	identity := b.process.Identity()
 	b.state.Process = &identity
-	return b.lock.WriteRun(b.state)
-}
-
-// commit records that the machine runs, and begins to watch it.
-func (b *boot) commit() error {
-	for _, span := range b.steps.Spans() {
-		b.state.Timeline = append(b.state.Timeline, microvm.Mark(span))
-	}
 	if err := b.lock.WriteRun(b.state); err != nil {
 		return err
 	}
 	b.driver.watch(b.record.UID, b.process)
+	return nil
+}
+
+func (b *boot) unwatch() error {
+	b.driver.unwatch(b.record.UID)
+	return nil
+}
+
+// commit tells that the machine runs, and what the start took.
+func (b *boot) commit() error {
+	var timeline []microvm.Mark
+	for _, span := range b.steps.Spans() {
+		timeline = append(timeline, microvm.Mark(span))
+	}
+	if err := b.lock.WriteTimeline(timeline); err != nil {
+		return err
+	}
 	b.driver.tell(b.record, b.name, microvm.EventStarted, nil)
 	return nil
 }

@@ -23,14 +23,10 @@ type watch struct {
 	drained chan struct{} // closed when the VMM has ended and its console is all in the log
 }
 
-// watch begins to watch a VMM, until it ends, unwatch, or Close.
+// watch begins to watch a VMM, until it ends, unwatch, or Close. It is called within a call, which Close waits for.
 func (d *driver) watch(uid string, process *vmm.Process) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
-		process.Close()
-		return
-	}
 	w := &watch{process: process, left: make(chan struct{}), drained: make(chan struct{})}
 	d.watched[uid] = w
 	d.calls.Go(func() { d.drain(uid, w) })

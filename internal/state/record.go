@@ -52,8 +52,7 @@ type Run struct {
 	Started time.Time     `json:"started"`
 	Process *vmm.Identity `json:"process,omitempty"`
 	// Intent says who asked for the run's end, before it is asked for. Nil while nobody has.
-	Intent   *Intent        `json:"intent,omitempty"`
-	Timeline []microvm.Mark `json:"timeline,omitempty"`
+	Intent *Intent `json:"intent,omitempty"`
 }
 
 // Intent is a wish that a run ends.
@@ -100,6 +99,23 @@ func (l *Lock) WriteRun(r Run) error {
 func (l *Lock) RemoveRun() error {
 	return ignoreMissing(os.Remove(l.dir.runFile(l.uid)))
 }
+
+// ReadTimeline returns the steps of the present run's start; none when that is not known.
+func (d *Dir) ReadTimeline(uid string) ([]microvm.Mark, error) {
+	var t []microvm.Mark
+	return t, ignoreMissing(read(d.timelineFile(uid), &t))
+}
+
+// WriteTimeline records the steps of a start. They have a file of their own: on some file systems to replace a file costs a flush, and this is
+// written while somebody waits for the machine.
+func (l *Lock) WriteTimeline(t []microvm.Mark) error {
+	return write(l.dir.timelineFile(l.uid), t, false)
+}
+
+// RemoveTimeline forgets the steps of the start before.
+func (l *Lock) RemoveTimeline() error { return ignoreMissing(os.Remove(l.dir.timelineFile(l.uid))) }
+
+func (d *Dir) timelineFile(uid string) string { return filepath.Join(d.Volatile(uid), "timeline.json") }
 
 func (d *Dir) runFile(uid string) string { return filepath.Join(d.Volatile(uid), "run.json") }
 
