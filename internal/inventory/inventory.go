@@ -28,6 +28,7 @@ type Options struct {
 	Programs []string // Names of executables whose processes count. Optional: firecracker and jailer.
 	Slice    string   // cgroup v2 slice whose leaves count. Optional.
 	Roots    []string // Directories whose files count. Optional.
+	Under    string   // Only processes that work, are rooted or name something below this directory, and mounts below it. Optional: all.
 }
 
 // Item is one thing.
@@ -46,7 +47,7 @@ func Take(o Options) (Census, error) {
 		o.Programs = []string{"firecracker", "jailer"}
 	}
 	var c Census
-	errs := []error{c.processes(o.Programs), c.mounts(), c.entries("netns", "/run/netns"), c.entries("link", "/sys/class/net"), c.loops(), c.leaves(o.Slice)}
+	errs := []error{c.processes(o.Programs, o.Under), c.mounts(o.Under), c.entries("netns", "/run/netns"), c.entries("link", "/sys/class/net"), c.loops(), c.leaves(o.Slice)}
 	for _, root := range o.Roots {
 		errs = append(errs, c.files(root))
 	}
@@ -56,7 +57,7 @@ func Take(o Options) (Census, error) {
 
 func (c *Census) add(kind, name, detail string) { *c = append(*c, Item{kind, name, detail}) }
 
-func (c *Census) processes(programs []string) error {
+func (c *Census) processes(programs []string, under string) error {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return err
@@ -72,19 +73,30 @@ func (c *Census) processes(programs []string) error {
 		program := strings.TrimSuffix(filepath.Base(exe), " (deleted)")
 		if slices.Contains(programs, program) {
 			args, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
-			c.add("process", entry.Name()+" "+program, strings.TrimSpace(strings.ReplaceAll(string(args), "\x00", " ")))
+			if under == "" || isUnder(entry.Name(), string(args), under) {
+				c.add("process", entry.Name()+" "+program, strings.TrimSpace(strings.ReplaceAll(string(args), "\x00", " ")))
+			}
 		}
 	}
 	return nil
 }
 
-func (c *Census) mounts() error {
+func isUnder(pid, args, dir string) bool {
+	for _, link := range []string{"cwd", "root"} {
+		if path, err := os.Readlink(filepath.Join("/proc", pid, link)); err == nil && strings.HasPrefix(path, dir+"/") {
+			return true
+		}
+	}
+	return strings.Contains(args, dir+"/")
+}
+
+func (c *Census) mounts(under string) error {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return err
 	}
 	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) > 4 {
+		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], under) {
 			c.add("mount", fields[4], fields[3])
 		}
 	}
