@@ -63,7 +63,7 @@ func testOptions(t *testing.T, p setup.Parts, bare bool) Options {
 		Firecracker: p.Firecracker, Jailer: p.Jailer, StateDir: filepath.Join(dir, "state"), SocketDir: filepath.Join(dir, "run"),
 		Bare: bare, Slice: slice, MemoryMiB: 128,
 	}
-	census := inventory.Options{Slice: slice}
+	census := inventory.Options{Slice: slice, Under: dir}
 	before, err := inventory.Take(census)
 	if err != nil {
 		t.Fatal(err)

@@ -45,10 +45,15 @@ func (d *driver) create(ctx context.Context, name string, record *state.Record) 
 		return err
 	}
 	defer lock.Unlock()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Remove())
+		}
+	}()
 	steps := step.Begin("create", d.options.hook)
 	defer steps.End(&err)
 
-	if err := steps.Do("record", func() error { return lock.WriteRecord(*record) }, lock.Remove); err != nil {
+	if err := steps.Do("record", func() error { return lock.WriteRecord(*record) }, nil); err != nil {
 		return err
 	}
 	if err := steps.Do("name", func() error { return lock.Bind(name) }, lock.Unbind); err != nil {

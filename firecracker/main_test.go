@@ -1,0 +1,136 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
+)
+
+// childEnv makes the test binary one more process that uses a state directory: it holds an order as JSON.
+const childEnv = "MICROVM_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if text := os.Getenv(childEnv); text != "" {
+		os.Exit(runChild(text))
+	}
+	os.Exit(ring.Main(m))
+}
+
+// order is what a child does: one verb, n times where it is a race.
+type order struct {
+	Options childOptions
+	Verb    string
+	Name    string // Of the machine.
+	Spec    microvm.Spec
+	KillAt  string // The point at which the child kills itself.
+	Files   uint64 // RLIMIT_NOFILE. 0 leaves it.
+	Times   int
+}
+
+// childOptions are the options that a child is told.
+type childOptions struct {
+	Firecracker, Jailer, StateDir, SocketDir, JailDir, Kernel, Slice string
+	Bare                                                             bool
+}
+
+func childOptionsOf(o Options) childOptions {
+	return childOptions{o.Firecracker, o.Jailer, o.StateDir, o.SocketDir, o.JailDir, o.Kernel, o.Slice, o.Bare}
+}
+
+func (c childOptions) options() Options {
+	return Options{Firecracker: c.Firecracker, Jailer: c.Jailer, StateDir: c.StateDir, SocketDir: c.SocketDir, JailDir: c.JailDir,
+		Kernel: c.Kernel, Slice: c.Slice, Bare: c.Bare, MemoryMiB: 128}
+}
+
+// child returns the process that carries out an order.
+func child(ctx context.Context, o order) *exec.Cmd {
+	text, err := json.Marshal(o)
+	if err != nil {
+		panic(err)
+	}
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Env = append(os.Environ(), childEnv+"="+string(text))
+	return cmd
+}
+
+// runChild carries out an order. It prints the names of the sentinels that its errors match, one line a call.
+func runChild(text string) int {
+	var o order
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		panic(err)
+	}
+	if o.Files > 0 {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: o.Files, Max: o.Files}); err != nil {
+			panic(err)
+		}
+	}
+	options := o.Options.options()
+	options.hook = func(point string) error {
+		if point == o.KillAt {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+		return nil
+	}
+	rt, err := New(options)
+	if err != nil {
+		fmt.Println(sentinel(err))
+		return 1
+	}
+	defer rt.Close()
+	for range max(1, o.Times) {
+		fmt.Println(sentinel(o.do(context.Background(), rt)))
+	}
+	return 0
+}
+
+func (o order) do(ctx context.Context, rt *microvm.Runtime) error {
+	if o.Verb == "create" {
+		_, err := rt.Create(ctx, o.Name, o.Spec)
+		return err
+	}
+	vm, err := rt.VM(ctx, o.Name)
+	if err != nil {
+		return err
+	}
+	switch o.Verb {
+	case "start":
+		return vm.Start(ctx, nil)
+	case "stop":
+		_, err := vm.Stop(ctx, &microvm.StopOptions{Force: true})
+		return err
+	case "pause":
+		return vm.Pause(ctx)
+	case "resume":
+		return vm.Resume(ctx)
+	case "destroy":
+		return vm.Destroy(ctx)
+	}
+	panic(o.Verb)
+}
+
+// sentinel says what a caller could branch on.
+func sentinel(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	for name, is := range map[string]error{
+		"exists": microvm.ErrExists, "state": microvm.ErrState, "not found": microvm.ErrNotFound, "exited": microvm.ErrExited, "busy": microvm.ErrBusy,
+	} {
+		if errors.Is(err, is) {
+			return name
+		}
+	}
+	return "other: " + strings.ReplaceAll(err.Error(), "\n", " | ")
+}
