@@ -48,9 +48,18 @@ func PidfdEnded(pidfd int) (bool, error) {
 
 // PidfdWait reaps the child of a descriptor, which must have ended (waitid(2) with P_PIDFD). syscall.ECHILD when it is no child of this process.
 func PidfdWait(pidfd int) (exited bool, code, signal int, err error) {
+	return pidfdWait(pidfd, 0)
+}
+
+// PidfdPeek says what PidfdWait would, and leaves the child to be reaped.
+func PidfdPeek(pidfd int) (exited bool, code, signal int, err error) {
+	return pidfdWait(pidfd, unix.WNOWAIT)
+}
+
+func pidfdWait(pidfd, options int) (exited bool, code, signal int, err error) {
 	var info unix.Siginfo
 	for {
-		err = unix.Waitid(unix.P_PIDFD, pidfd, &info, unix.WEXITED|unix.WNOHANG, nil)
+		err = unix.Waitid(unix.P_PIDFD, pidfd, &info, unix.WEXITED|unix.WNOHANG|options, nil)
 		if !errors.Is(err, syscall.EINTR) {
 			break
 		}

@@ -9,9 +9,9 @@
 //
 // A process is signalled through its pidfd only, never by number.
 //
-// A child that still runs when its Process is closed goes on; when it ends before this process does it stays a zombie until then.
+// A child that still runs when its Process is closed goes on; when it ends before this program does, and nobody adopts it, it stays a zombie until then.
 //
-// The status of an adopted process is not known: only a parent is told.
+// The status of an adopted process is known only where it is a child of this program: only a parent is told.
 package vmm
 
 import (

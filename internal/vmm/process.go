@@ -47,7 +47,14 @@ func Open(identity Identity) (*Process, error) {
 		syscall.Close(fd)
 		return nil, err
 	}
-	return newProcess(identity, fd, false)
+	p, err := newProcess(identity, fd, false)
+	if err != nil {
+		return nil, err
+	}
+	if ended, err := unix.PidfdEnded(fd); ended && err == nil { // nobody has reaped it: it must not pass for one that runs
+		<-p.done
+	}
+	return p, nil
 }
 
 // newProcess takes the pidfd over.
@@ -75,11 +82,13 @@ func (p *Process) await(pidfd int, quit *os.File) {
 	close(p.done)
 }
 
+// reap learns how the process ended. One that was adopted may be a child all the same, of another Process of this program: that one reaps it.
 func (p *Process) reap(pidfd int) {
-	if !p.child {
-		return
+	wait := unix.PidfdPeek
+	if p.child {
+		wait = unix.PidfdWait
 	}
-	exited, code, signal, err := unix.PidfdWait(pidfd)
+	exited, code, signal, err := wait(pidfd)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.status = Status{Known: err == nil && exited, Code: code, Signal: signal}
@@ -132,5 +141,8 @@ func (p *Process) Close() error {
 	p.mu.Unlock()
 	err := p.quit.Close()
 	p.waiting.Wait()
+	if !p.child { // the Process that it was started by may be closed
+		unix.PidfdWait(int(p.pidfd.Fd()))
+	}
 	return errors.Join(err, p.pidfd.Close())
 }
