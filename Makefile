@@ -6,7 +6,7 @@ BIN := $(MICROVM_CACHE)/bin
 GO ?= go
 STATIC := CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w"
 
-.PHONY: help setup build demo test test-e2e lint bench
+.PHONY: help setup build demo test test-e2e lint bench soak
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,9 @@ test-e2e: ## Run ring 4 only
 
 lint: ## Check formatting, vet, staticcheck, modernize, other systems and architectures
 	@GO=$(GO) bash tools/lint
+
+soak: setup ## Attack real machines at random for a while (MINUTES=n SEED=s)
+	@$(GO) run ./internal/testing/cmd/soak $(if $(MINUTES),-minutes $(MINUTES)) $(if $(SEED),-seed $(SEED))
 
 bench: setup build ## Measure (ONLY=regexp chooses; BENCH_JSON=file, BENCH_CURVES=dir)
 	@cd bench && $(GO) run . $(if $(ONLY),-only '$(ONLY)')
