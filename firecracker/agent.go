@@ -72,11 +72,7 @@ func (d *driver) noteAgent(ctx context.Context, b *boot, mark microvm.Mark) erro
 	if err != nil || !b.same(run) {
 		return err
 	}
-	timeline, err := d.state.ReadTimeline(b.record.UID)
-	if err != nil {
-		return err
-	}
-	return lock.WriteTimeline(append(timeline, mark))
+	return lock.Commit(append(run.Timeline, mark))
 }
 
 // takeBack ends the run that Start began. It is not the caller's to cancel any more.
@@ -94,6 +90,5 @@ func (d *driver) takeBack(b *boot) error {
 		return err
 	}
 	b.lock = lock
-	d.unwatch(b.record.UID)
-	return errors.Join(b.kill(), b.removeLeaf(), b.place.remove(), b.unbegin())
+	return errors.Join(b.uncommit(), b.unwatch(), b.kill(), b.removeLeaf(), b.place.remove(), b.unbegin())
 }

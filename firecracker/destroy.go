@@ -70,6 +70,9 @@ func (d *driver) endRun(lock *state.Lock, record *state.Record, name string) err
 	if err != nil || run == nil {
 		return err
 	}
+	if !run.Committed {
+		return d.undoStart(lock, record, run)
+	}
 	process, err := d.find(record.UID, run)
 	if err == nil {
 		if err := d.intend(lock, run, microvm.ReasonForced); err != nil {

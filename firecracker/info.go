@@ -101,7 +101,7 @@ func (d *driver) info(ctx context.Context, uid, name string) (microvm.Info, erro
 	return settled, err
 }
 
-// look reads a machine's records. It says whether the run in them has ended without being settled.
+// look reads a machine's records. It says whether the run in them has ended, or is to end whatever comes, without being settled.
 func (d *driver) look(uid, name string) (info microvm.Info, ended bool, err error) {
 	info = microvm.Info{UID: uid, Name: name}
 	record, err := d.state.ReadRecord(uid)
@@ -123,18 +123,17 @@ func (d *driver) look(uid, name string) (info microvm.Info, ended bool, err erro
 	}
 	info.Created, info.Spec, info.Agent, info.Jailed = record.Created, record.Spec, record.Agent, record.Jailed
 	info.Started, _ = d.state.Begun(uid)
-	if run != nil && run.Process == nil { // a Start has begun
-		return d.lookStarting(info, &record)
+	if run != nil && !run.Committed { // a start goes on, or was interrupted: the machine is still what it was before
+		run = nil
 	}
 	if run != nil {
-		if info.Timeline, err = d.state.ReadTimeline(uid); err != nil {
-			d.log.Warn("the time line can't be read", "uid", uid, "error", err)
+		info.Timeline = run.Timeline
+		alive := d.alive(uid, run)
+		ended = !alive || forced(run)
+		if !alive {
+			info.State = stateOf(&record, &state.Run{State: microvm.StateStopped}, nil)
+			return info, true, nil
 		}
-		ended = !d.alive(uid, run)
-	}
-	if run != nil && ended {
-		info.State = microvm.StateStopped
-		return info, true, nil
 	}
 	if info.Exit, err = d.lastExit(uid, run); err != nil {
 		info.State, info.Problem = microvm.StateDamaged, err.Error()
@@ -144,16 +143,7 @@ func (d *driver) look(uid, name string) (info microvm.Info, ended bool, err erro
 	if run != nil {
 		info.PID = run.Process.PID
 	}
-	return info, false, nil
-}
-
-// lookStarting tells of a machine whose VMM is being spawned, or whose spawner was interrupted: it has not left the state before.
-func (d *driver) lookStarting(info microvm.Info, record *state.Record) (microvm.Info, bool, error) {
-	info.State = microvm.StateCreated
-	if record.Phase != state.PhaseCreated {
-		info.State = stateOf(record, nil, nil)
-	}
-	return info, false, nil
+	return info, ended, nil
 }
 
 func (d *driver) alive(uid string, run *state.Run) bool {
@@ -182,7 +172,7 @@ func (d *driver) running(uid, verb string) (*state.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	if run == nil || run.Process == nil {
+	if run == nil || !run.Committed {
 		exit, _ := d.lastExit(uid, nil)
 		return nil, stateError(verb, stateOf(&record, nil, exit))
 	}

@@ -23,7 +23,8 @@ type machine struct {
 	exit    *microvm.Exit
 }
 
-// load reads a machine under its lock. A run whose VMM has ended is settled first, so what load returns is true.
+// load reads a machine under its lock. What an interrupted verb left is finished or undone first, and a run whose VMM has ended is settled, so what load
+// returns is true.
 func (d *driver) load(lock *state.Lock) (*machine, error) {
 	uid := lock.UID()
 	record, err := d.state.ReadRecord(uid)
@@ -41,12 +42,7 @@ func (d *driver) load(lock *state.Lock) (*machine, error) {
 		return nil, err
 	}
 	if m.run != nil {
-		m.process, err = d.find(uid, m.run)
-		if errors.Is(err, vmm.ErrGone) {
-			_, err = d.settle(lock, &record, m.run, m.name)
-			m.run = nil
-		}
-		if err != nil {
+		if err := d.findRun(lock, m); err != nil {
 			return nil, err
 		}
 	}
@@ -57,12 +53,54 @@ func (d *driver) load(lock *state.Lock) (*machine, error) {
 	return m, nil
 }
 
-// find returns the live VMM of a run, or vmm.ErrGone. A run that was interrupted between its record and its VMM's identity has a VMM only
-// in its leaf, and that one is ended by settle.
-func (d *driver) find(uid string, run *state.Run) (*vmm.Process, error) {
-	if run.Process == nil {
-		return nil, vmm.ErrGone
+// findRun finds the VMM of the machine's run, or ends the run.
+func (d *driver) findRun(lock *state.Lock, m *machine) (err error) {
+	if !m.run.Committed { // nobody starts it, since the lock is ours: a start was interrupted
+		err = d.undoStart(lock, &m.record, m.run)
+		m.run = nil
+		return err
 	}
+	m.process, err = d.find(m.record.UID, m.run)
+	if err == nil && forced(m.run) { // a stop was interrupted after its last word
+		err = d.kill(m.record.UID, m.process)
+		if err == nil {
+			err = vmm.ErrGone
+		}
+	}
+	if errors.Is(err, vmm.ErrGone) {
+		_, err = d.settle(lock, &m.record, m.run, m.name)
+		m.run, m.process = nil, nil
+	}
+	return err
+}
+
+// undoStart undoes a start that was interrupted before its commit. A VMM whose identity was not recorded yet is in the machine's leaf.
+func (d *driver) undoStart(lock *state.Lock, record *state.Record, run *state.Run) error {
+	var errs []error
+	if run.Process != nil {
+		process, err := d.find(record.UID, run)
+		if err == nil {
+			err = d.kill(record.UID, process)
+		}
+		if !errors.Is(err, vmm.ErrGone) {
+			errs = append(errs, err)
+		}
+		d.forget(record.UID)
+	}
+	errs = append(errs, d.endLeaf(record.UID), d.place(record).remove())
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("undo an interrupted start: %w", err)
+	}
+	return lock.RemoveRun()
+}
+
+// forced says whether the run's end by force was asked for: that can't be taken back.
+func forced(run *state.Run) bool {
+	return run.Intent != nil && run.Intent.Reason == microvm.ReasonForced
+}
+
+// find returns the live VMM of a run, or vmm.ErrGone.
+func (d *driver) find(uid string, run *state.Run) (*vmm.Process, error) {
 	process, err := d.processOf(uid, run)
 	if err != nil {
 		return nil, err

@@ -36,15 +36,14 @@ func (d *driver) turn(ctx context.Context, uid, verb string, from, to microvm.St
 	if err != nil {
 		return err
 	}
-	switch m.state {
-	case to:
-		return nil
-	case from:
-	default:
+	if m.state != from && m.state != to {
 		return stateError(verb, m.state)
 	}
-	if err := d.setPaused(ctx, &m.record, to == microvm.StatePaused); err != nil {
+	if err := d.setPaused(ctx, &m.record, to == microvm.StatePaused); err != nil { // also when the record says so: a turn back may have been interrupted
 		return err
+	}
+	if m.state == to {
+		return nil
 	}
 	m.run.State = to
 	if err := lock.WriteRun(*m.run); err != nil {

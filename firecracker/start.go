@@ -48,7 +48,8 @@ func (d *driver) startVMM(ctx context.Context, uid string) (*boot, error) {
 	default:
 		return nil, stateError("start", m.state)
 	}
-	b := &boot{driver: d, lock: lock, record: &m.record, name: m.name, place: d.place(&m.record), first: m.state == microvm.StateCreated, exit: m.exit}
+	b := &boot{driver: d, lock: lock, record: &m.record, name: m.name, place: d.place(&m.record), exit: m.exit}
+	b.before, _ = d.state.Begun(uid)
 	return b, b.run(ctx)
 }
 
@@ -59,7 +60,7 @@ type boot struct {
 	record *state.Record
 	name   string
 	place  place
-	first  bool          // the machine was never started before
+	before time.Time     // when the run before began; zero when there was none
 	exit   *microvm.Exit // how the run before ended
 
 	steps   *step.Sequence
@@ -99,24 +100,15 @@ func (b *boot) run(ctx context.Context) (err error) {
 	if err := b.steps.Do("vmm", func() error { return b.awaitVMM(ctx) }, nil); err != nil {
 		return b.explain(err)
 	}
-	return b.steps.Do("commit", b.commit, nil)
+	return b.steps.Do("commit", b.commit, b.uncommit)
 }
 
-// begin records that a run begins, before anything of it exists.
+// begin records that a run begins, before anything of it exists. What the run before left is kept until the commit.
 func (b *boot) begin() error {
-	return errors.Join(b.driver.makeVolatile(b.record.UID), b.lock.Begin(), b.lock.RemoveTimeline(), b.lock.WriteRun(b.state))
+	return errors.Join(b.driver.makeVolatile(b.record.UID), b.lock.RemoveRun(), b.lock.WriteRun(b.state))
 }
 
-func (b *boot) unbegin() error {
-	errs := []error{b.lock.RemoveRun()}
-	switch {
-	case b.exit != nil:
-		errs = append(errs, b.lock.WriteExit(*b.exit))
-	case b.first:
-		errs = append(errs, b.lock.Unbegin())
-	}
-	return errors.Join(errs...)
-}
+func (b *boot) unbegin() error { return b.lock.RemoveRun() }
 
 func (b *boot) makeLeaf() (err error) {
 	b.leaf, err = b.driver.slice.NewLeaf(b.record.UID)
@@ -167,18 +159,21 @@ func (b *boot) unwatch() error {
 	return nil
 }
 
-// commit tells that the machine runs, and what the start took.
+// commit says that the machine runs: from here on the run can only be ended.
 func (b *boot) commit() error {
 	var timeline []microvm.Mark
 	for _, span := range b.steps.Spans() {
 		timeline = append(timeline, microvm.Mark(span))
 	}
-	if err := b.lock.WriteTimeline(timeline); err != nil {
+	if err := errors.Join(b.lock.Commit(timeline), b.lock.Begin(b.state.Started)); err != nil {
 		return err
 	}
 	b.driver.tell(b.record, b.name, microvm.EventStarted, nil)
 	return nil
 }
+
+// uncommit makes the machine what it was before.
+func (b *boot) uncommit() error { return b.lock.Unbegin(b.before, b.exit) }
 
 // openOutput makes the files that the VMM writes to: the guest's console, and its own errors apart from it.
 func (b *boot) openOutput() (err error) {

@@ -66,7 +66,7 @@ func (d *driver) descend(ctx context.Context, lock *state.Lock, m *machine, o mi
 		if err := d.intend(lock, m.run, microvm.ReasonStopped); err != nil {
 			return err
 		}
-		for _, ask := range d.asks(m) {
+		for _, ask := range d.asks(ctx, m, grace) {
 			done, err := d.askAndWait(ctx, m.process, grace, ask)
 			if done || err != nil {
 				return err
@@ -82,15 +82,16 @@ func (d *driver) descend(ctx context.Context, lock *state.Lock, m *machine, o mi
 	return d.kill(m.record.UID, m.process)
 }
 
-// asks returns the graceful steps that this machine may understand.
-func (d *driver) asks(m *machine) []func(context.Context) error {
+// asks returns the graceful steps that this machine may understand. It runs for them: a pause that was interrupted may not be on record.
+func (d *driver) asks(ctx context.Context, m *machine, grace time.Duration) []func(context.Context) error {
 	uid := m.record.UID
-	var asks []func(context.Context) error
-	if m.state == microvm.StatePaused {
-		if err := d.setPaused(context.Background(), &m.record, false); err != nil {
-			return nil // a VMM that can't resume can't hear either
-		}
+	resuming, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	if err := d.setPaused(resuming, &m.record, false); err != nil {
+		d.log.Debug("the VMM can't resume", "uid", uid, "error", err)
+		return nil // nor can it hear
 	}
+	var asks []func(context.Context) error
 	if m.record.Agent {
 		asks = append(asks, func(ctx context.Context) error { return guest.Shutdown(ctx, dialer{d, uid}) })
 	}

@@ -42,7 +42,18 @@ func Open(root, sockets string) (*Dir, error) {
 			return nil, err
 		}
 	}
-	return d, d.checkVersion()
+	return d, errors.Join(d.checkVersion(), d.sweep())
+}
+
+// sweep finishes removals that were interrupted.
+func (d *Dir) sweep() error {
+	entries, err := os.ReadDir(filepath.Join(d.root, "machines"))
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), removedPrefix) {
+			err = errors.Join(err, os.RemoveAll(d.Machine(entry.Name())))
+		}
+	}
+	return err
 }
 
 // private makes dir, or checks that it is a directory of ours that nobody else can change.

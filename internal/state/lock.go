@@ -101,24 +101,21 @@ func (l *Lock) Unlock() {
 	l.dir.mutexes.unlock(l.uid)
 }
 
-// Remove removes all that is recorded of the machine; the lock goes last. Unlock is still due.
+// Remove removes all that is recorded of the machine. Unlock is still due. The directory is renamed first: whoever wants the lock makes its file anew, and a
+// directory that others fill can't be removed.
 func (l *Lock) Remove() error {
-	machine := l.dir.Machine(l.uid)
-	entries, err := os.ReadDir(machine)
-	if err != nil {
-		return ignoreMissing(err)
-	}
-	errs := []error{os.RemoveAll(l.dir.Volatile(l.uid))}
-	for _, entry := range entries {
-		if entry.Name() != "lock" && entry.Name() != "record.json" {
-			errs = append(errs, os.RemoveAll(filepath.Join(machine, entry.Name())))
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := os.RemoveAll(l.dir.Volatile(l.uid)); err != nil {
 		return err
 	}
-	return os.RemoveAll(machine)
+	gone := l.dir.Machine(removedPrefix + l.uid)
+	if err := os.Rename(l.dir.Machine(l.uid), gone); err != nil {
+		return ignoreMissing(err)
+	}
+	return os.RemoveAll(gone)
 }
+
+// removedPrefix begins the names of directories of machines that are gone.
+const removedPrefix = ".removed-"
 
 // mutexes are the locks among the goroutines of this process, one a uid while somebody wants it. They can be left when a context ends.
 type mutexes struct {

@@ -45,14 +45,18 @@ type Files struct {
 	Base   string `json:"base,omitempty"`
 }
 
-// Run is what dies with the host's present boot: one run of a machine, from Start until its end is settled.
+// Run is what dies with the host's present boot: one run of a machine, from Start until its end is settled. Until it is committed it may be undone
+// without a trace.
 type Run struct {
 	BootID  string        `json:"boot_id"`
-	State   microvm.State `json:"state"` // Starting is told by an empty Process.
+	State   microvm.State `json:"state"` // Running or paused.
 	Started time.Time     `json:"started"`
-	Process *vmm.Identity `json:"process,omitempty"`
+	Process *vmm.Identity `json:"process,omitempty"` // Nil until its VMM is born.
 	// Intent says who asked for the run's end, before it is asked for. Nil while nobody has.
 	Intent *Intent `json:"intent,omitempty"`
+
+	Committed bool           `json:"-"` // Its VMM has answered: the machine runs. Told by a file of its own; see Commit.
+	Timeline  []microvm.Mark `json:"-"` // The steps of its start, once committed.
 }
 
 // Intent is a wish that a run ends.
@@ -86,7 +90,9 @@ func (d *Dir) ReadRun(uid string) (*Run, error) {
 	if r.BootID != d.bootID {
 		return nil, nil
 	}
-	return &r, nil
+	err = read(d.commitFile(uid), &r.Timeline)
+	r.Committed = err == nil
+	return &r, ignoreMissing(err)
 }
 
 // WriteRun replaces the volatile record.
@@ -97,25 +103,16 @@ func (l *Lock) WriteRun(r Run) error {
 
 // RemoveRun says that no run goes on.
 func (l *Lock) RemoveRun() error {
-	return ignoreMissing(os.Remove(l.dir.runFile(l.uid)))
+	return errors.Join(ignoreMissing(os.Remove(l.dir.runFile(l.uid))), ignoreMissing(os.Remove(l.dir.commitFile(l.uid))))
 }
 
-// ReadTimeline returns the steps of the present run's start; none when that is not known.
-func (d *Dir) ReadTimeline(uid string) ([]microvm.Mark, error) {
-	var t []microvm.Mark
-	return t, ignoreMissing(read(d.timelineFile(uid), &t))
+// Commit says that the run's VMM has answered, and what its start took. It has a file of its own: on some file systems to replace a file costs a
+// flush, and this is written while somebody waits for the machine.
+func (l *Lock) Commit(timeline []microvm.Mark) error {
+	return write(l.dir.commitFile(l.uid), timeline, false)
 }
 
-// WriteTimeline records the steps of a start. They have a file of their own: on some file systems to replace a file costs a flush, and this is
-// written while somebody waits for the machine.
-func (l *Lock) WriteTimeline(t []microvm.Mark) error {
-	return write(l.dir.timelineFile(l.uid), t, false)
-}
-
-// RemoveTimeline forgets the steps of the start before.
-func (l *Lock) RemoveTimeline() error { return ignoreMissing(os.Remove(l.dir.timelineFile(l.uid))) }
-
-func (d *Dir) timelineFile(uid string) string { return filepath.Join(d.Volatile(uid), "timeline.json") }
+func (d *Dir) commitFile(uid string) string { return filepath.Join(d.Volatile(uid), "commit.json") }
 
 func (d *Dir) runFile(uid string) string { return filepath.Join(d.Volatile(uid), "run.json") }
 
@@ -128,24 +125,28 @@ func (d *Dir) Begun(uid string) (time.Time, bool) {
 	return info.ModTime(), true
 }
 
-// Begin notes that a run begins: it survives this process, and so does that no end of it is known.
-func (l *Lock) Begin() error {
-	if err := ignoreMissing(os.Remove(l.exitFile())); err != nil {
-		return err
-	}
-	path := filepath.Join(l.dir.Machine(l.uid), "started")
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+// Begin notes when a run began: it survives this process, and so does that no end of it is known.
+func (l *Lock) Begin(when time.Time) error {
+	f, err := os.OpenFile(l.startedFile(), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	now := time.Now()
-	return errors.Join(f.Close(), os.Chtimes(path, now, now))
+	return errors.Join(f.Close(), os.Chtimes(l.startedFile(), when, when), ignoreMissing(os.Remove(l.exitFile())))
 }
 
-// Unbegin takes Begin back for a machine that was never started before.
-func (l *Lock) Unbegin() error {
-	return ignoreMissing(os.Remove(filepath.Join(l.dir.Machine(l.uid), "started")))
+// Unbegin takes Begin back: the machine had last been started at the time before, and ended so. Zero and nil when it never was.
+func (l *Lock) Unbegin(before time.Time, exit *microvm.Exit) error {
+	if before.IsZero() {
+		return ignoreMissing(os.Remove(l.startedFile()))
+	}
+	err := l.Begin(before)
+	if exit != nil {
+		err = errors.Join(err, l.WriteExit(*exit))
+	}
+	return err
 }
+
+func (l *Lock) startedFile() string { return filepath.Join(l.dir.Machine(l.uid), "started") }
 
 // ReadExit returns how the last run ended, nil when that is not known.
 func (d *Dir) ReadExit(uid string) (*microvm.Exit, error) {
