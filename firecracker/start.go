@@ -50,7 +50,10 @@ func (d *driver) startVMM(ctx context.Context, uid string) (*boot, error) {
 	}
 	b := &boot{driver: d, lock: lock, record: &m.record, name: m.name, place: d.place(&m.record), exit: m.exit}
 	b.before, _ = d.state.Begun(uid)
-	return b, b.run(ctx)
+	if err := b.run(ctx); err == nil || !b.unsaid {
+		return b, err
+	}
+	return b, b.bootAgain(ctx)
 }
 
 // boot is one start of one machine.
@@ -62,6 +65,9 @@ type boot struct {
 	place  place
 	before time.Time     // when the run before began; zero when there was none
 	exit   *microvm.Exit // how the run before ended
+
+	patient bool // the VMM is not asked before it has booted
+	unsaid  bool // the VMM ended by itself and did not say why
 
 	steps   *step.Sequence
 	state   state.Run

@@ -38,6 +38,9 @@ func (b *boot) awaitVMM(ctx context.Context) error {
 	defer cancel()
 	stop := cancelWhen(cancel, b.process.Done())
 	defer stop()
+	if b.patient {
+		b.awaitBoot(ctx)
+	}
 	client := b.driver.client(b.record)
 	defer client.Close()
 	for pause := 200 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
@@ -59,7 +62,8 @@ func (b *boot) awaitVMM(ctx context.Context) error {
 func (b *boot) notAnswered(ctx context.Context, err error) error {
 	select {
 	case <-b.process.Done():
-		status, _ := b.process.Wait(ctx)
+		status, _ := b.process.Wait(context.WithoutCancel(ctx)) // it has ended: this does not wait
+		b.unsaid = b.mute(status)
 		if status.Signal != 0 {
 			return fmt.Errorf("%w: its VMM ended by signal %d", microvm.ErrExited, status.Signal)
 		}
@@ -108,16 +112,22 @@ func (d *driver) keepLog(record *state.Record) {
 
 // lastWords returns what the VMM said last: its errors, else the end of its log.
 func (d *driver) lastWords(record *state.Record) string {
-	words := ""
-	if f, err := os.Open(stderrPath(d.state.Volatile(record.UID))); err == nil {
-		words = strings.TrimSpace(tail(f, wordsKept))
-		f.Close()
-	}
+	words := strings.TrimSpace(d.stderr(record))
 	if words == "" {
 		words = strings.TrimSpace(d.vmmLog(record))
 		words = words[max(0, len(words)-wordsKept):]
 	}
 	return words
+}
+
+// stderr returns the end of what the VMM wrote to its standard error.
+func (d *driver) stderr(record *state.Record) string {
+	f, err := os.Open(stderrPath(d.state.Volatile(record.UID)))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	return tail(f, wordsKept)
 }
 
 func tail(f *os.File, most int64) string {
