@@ -35,5 +35,5 @@ lint: ## Check formatting, vet, staticcheck, modernize, other systems and archit
 soak: setup ## Attack real machines at random for a while (MINUTES=n SEED=s)
 	@$(GO) run ./internal/testing/cmd/soak $(if $(MINUTES),-minutes $(MINUTES)) $(if $(SEED),-seed $(SEED))
 
-bench: setup build ## Measure (ONLY=regexp chooses; BENCH_JSON=file, BENCH_CURVES=dir)
+bench: setup build ## Measure (ONLY=regexp chooses; BENCH_JSON=file, BENCH_CURVES=file)
 	@cd bench && $(GO) run . $(if $(ONLY),-only '$(ONLY)')

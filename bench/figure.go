@@ -20,6 +20,19 @@ type figure struct {
 	N       int     `json:"n"`
 
 	ours, theirs []float64
+	curve        *curve
+}
+
+// curve is how a figure depends on a number.
+type curve struct {
+	X   []int     `json:"x"`
+	P50 []float64 `json:"p50"` // In ms.
+	P99 []float64 `json:"p99"`
+}
+
+func (c *curve) add(x int, samples []time.Duration) {
+	ms := milliseconds(samples)
+	c.X, c.P50, c.P99 = append(c.X, x), append(c.P50, percentile(ms, 50)), append(c.P99, percentile(ms, 99))
 }
 
 // String returns the figure's line.

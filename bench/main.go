@@ -1,7 +1,7 @@
 //go:build linux
 
-// Command bench measures, and prints one line a figure. BENCH_JSON names a file for the figures as JSON, with the raw samples beside it; -only chooses figures by a
-// regular expression.
+// Command bench measures, and prints one line a figure. BENCH_JSON names a file for the figures as JSON, with the raw samples beside it; BENCH_CURVES one for the points of
+// those that depend on a number; -only chooses figures by a regular expression.
 //
 // Absolute times say what this machine is; ratios compare two ways of doing the same in one process, interleaved.
 package main
@@ -9,6 +9,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -25,6 +26,7 @@ var figures = []struct {
 }{
 	{"cold_start_bare create_bare", coldStartBare},
 	{"guest_exec guest_copy", guestLoopback},
+	{"jailed_life_1000 info_1000 list_1000", scale},
 }
 
 func main() {
@@ -67,26 +69,32 @@ func run(ctx context.Context, only string) error {
 			}
 		}
 	}
-	return save(os.Getenv("BENCH_JSON"), results)
+	return save(results)
 }
 
-// save writes the figures, and the raw samples to a file beside them.
-func save(path string, results []figure) error {
-	if path == "" {
-		return nil
-	}
-	raw := map[string]map[string][]float64{}
+// save writes the figures, the raw samples to a file beside them, and the curves.
+func save(results []figure) error {
+	raw, curves := map[string]map[string][]float64{}, map[string]*curve{}
 	for _, r := range results {
 		raw[r.Name] = map[string][]float64{"ours": r.ours, "against": r.theirs}
-	}
-	for name, value := range map[string]any{path: results, path + ".raw": raw} {
-		text, err := json.MarshalIndent(value, "", "  ")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(name, append(text, '\n'), 0o644); err != nil {
-			return err
+		if r.curve != nil {
+			curves[r.Name] = r.curve
 		}
 	}
-	return nil
+	var errs []error
+	if path := os.Getenv("BENCH_JSON"); path != "" {
+		errs = append(errs, saveJSON(path, results), saveJSON(path+".raw", raw))
+	}
+	if path := os.Getenv("BENCH_CURVES"); path != "" {
+		errs = append(errs, saveJSON(path, curves))
+	}
+	return errors.Join(errs...)
+}
+
+func saveJSON(path string, value any) error {
+	text, err := json.MarshalIndent(value, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o644)
 }
