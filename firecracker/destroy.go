@@ -10,6 +10,7 @@ import (
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 	"github.com/tangle-network/microvm-runtime/internal/step"
+	"github.com/tangle-network/microvm-runtime/internal/vmm"
 )
 
 // Destroy ends a machine and removes all that it had. Once it is recorded that it goes it can only go on: an interrupted Destroy is finished by the next.
@@ -81,6 +82,8 @@ func (d *driver) endRun(lock *state.Lock, record *state.Record, name string) err
 		if err := d.kill(record.UID, process); err != nil {
 			return err
 		}
+	} else if !errors.Is(err, vmm.ErrGone) {
+		return err
 	}
 	_, err = d.settle(lock, record, run, name)
 	return err

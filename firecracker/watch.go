@@ -47,7 +47,7 @@ func (d *driver) drain(uid string, w *watch) {
 		}
 	}, w.process.Done())
 	defer finished()
-	if err := console.Drain(draining, d.state.Volatile(uid)); err != nil {
+	if err := console.Drain(draining, d.state.Volatile(uid), w.process.Done()); err != nil {
 		d.log.Warn("console is lost", "uid", uid, "error", err)
 	}
 	stop()

@@ -14,13 +14,17 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
 
-// takeOverPause is how long a process waits between attempts to become the drainer.
-const takeOverPause = 250 * time.Millisecond
+// How long a process waits between attempts to become the drainer: while the VMM lives, when another process's end can't be foreseen, and once it has ended, when the
+// drainer is about to be.
+const (
+	takeOverPause = 250 * time.Millisecond
+	lastPause     = time.Millisecond
+)
 
 // Drain moves what comes out of the FIFO to the log, until the VMM has ended and all is moved, or ctx ends. Where another process drains it waits for that one's
-// end. A console that is gone is no error.
-func Drain(ctx context.Context, dir string) error {
-	lock, err := hold(ctx, dir)
+// end. Ended is closed when the VMM has ended. A console that is gone is no error.
+func Drain(ctx context.Context, dir string, ended <-chan struct{}) error {
+	lock, err := hold(ctx, dir, ended)
 	if err != nil {
 		return ignoreGone(err)
 	}
@@ -42,12 +46,12 @@ func Drain(ctx context.Context, dir string) error {
 }
 
 // hold becomes the drainer.
-func hold(ctx context.Context, dir string) (*os.File, error) {
+func hold(ctx context.Context, dir string, ended <-chan struct{}) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "console.lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	for {
+	for pause := takeOverPause; ; {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
 			return f, nil
@@ -58,7 +62,9 @@ func hold(ctx context.Context, dir string) (*os.File, error) {
 		select {
 		case <-ctx.Done():
 			return nil, errors.Join(os.ErrNotExist, f.Close())
-		case <-time.After(takeOverPause):
+		case <-ended:
+			ended, pause = nil, lastPause
+		case <-time.After(pause):
 		}
 	}
 }
