@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"os"
+	"syscall"
+	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/state"
@@ -14,6 +16,8 @@ import (
 )
 
 // Destroy ends a machine and removes all that it had. Once it is recorded that it goes it can only go on: an interrupted Destroy is finished by the next.
+//
+// All that a machine has is named after its uid. So one whose record is damaged can be destroyed; one of a newer version may have more than this program knows of.
 func (d *driver) Destroy(ctx context.Context, uid string) error {
 	ctx, leave, err := d.enter(ctx)
 	if err != nil {
@@ -26,8 +30,11 @@ func (d *driver) Destroy(ctx context.Context, uid string) error {
 	}
 	defer lock.Unlock()
 	record, err := d.state.ReadRecord(uid)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err // a damaged or newer record says nothing reliable about what to remove
+	if errors.Is(err, state.ErrDamaged) || errors.Is(err, os.ErrNotExist) {
+		record, err = state.Record{Created: time.Now()}, nil
+	}
+	if err != nil {
+		return err
 	}
 	record.UID = uid
 	name, err := d.state.NameOf(uid)
@@ -40,7 +47,7 @@ func (d *driver) Destroy(ctx context.Context, uid string) error {
 func (d *driver) destroy(lock *state.Lock, record *state.Record, name string) error {
 	steps := step.Begin("destroy", d.options.hook)
 	record.Phase = state.PhaseDestroying
-	if err := steps.Do("record", func() error { return lock.WriteRecord(*record) }, nil); err != nil {
+	if err := steps.Do("record", func() error { return recordEnd(lock, record) }, nil); err != nil {
 		return err
 	}
 	if err := steps.Do("vmm", func() error { return d.endRun(lock, record, name) }, nil); err != nil {
@@ -49,7 +56,7 @@ func (d *driver) destroy(lock *state.Lock, record *state.Record, name string) er
 	if err := steps.Do("cgroup", func() error { return d.endLeaf(record.UID) }, nil); err != nil {
 		return err
 	}
-	if err := steps.Do("place", d.place(record).remove, nil); err != nil {
+	if err := steps.Do("place", func() error { return d.removePlaces(record) }, nil); err != nil {
 		return err
 	}
 	if err := steps.Do("slot", func() error { return d.slots.Release(record.UID) }, nil); err != nil {
@@ -65,9 +72,30 @@ func (d *driver) destroy(lock *state.Lock, record *state.Record, name string) er
 	return nil
 }
 
-// endRun kills the machine's VMM, if it has one.
+// recordEnd records that the machine goes. Where there is no space for that no record says it too, and destroying is what makes space.
+func recordEnd(lock *state.Lock, record *state.Record) error {
+	err := lock.WriteRecord(*record)
+	if full(err) {
+		return lock.RemoveRecord()
+	}
+	return err
+}
+
+func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// removePlaces removes the place of a machine whose record may not say whether it is jailed.
+func (d *driver) removePlaces(record *state.Record) error {
+	jailed, bare := *record, *record
+	jailed.Jailed, bare.Jailed = true, false
+	return errors.Join(d.place(&jailed).remove(), d.place(&bare).remove())
+}
+
+// endRun kills the machine's VMM, if it has one. How it ended is not for long, so that it can't be recorded is no error.
 func (d *driver) endRun(lock *state.Lock, record *state.Record, name string) error {
 	run, err := d.state.ReadRun(record.UID)
+	if errors.Is(err, state.ErrDamaged) {
+		return d.endUnknown(record.UID)
+	}
 	if err != nil || run == nil {
 		return err
 	}
@@ -76,7 +104,7 @@ func (d *driver) endRun(lock *state.Lock, record *state.Record, name string) err
 	}
 	process, err := d.find(record.UID, run)
 	if err == nil {
-		if err := d.intend(lock, run, microvm.ReasonForced); err != nil {
+		if err := d.intend(lock, run, microvm.ReasonForced); err != nil && !full(err) {
 			return err
 		}
 		if err := d.kill(record.UID, process); err != nil {
@@ -85,6 +113,21 @@ func (d *driver) endRun(lock *state.Lock, record *state.Record, name string) err
 	} else if !errors.Is(err, vmm.ErrGone) {
 		return err
 	}
-	_, err = d.settle(lock, record, run, name)
+	if _, err = d.settle(lock, record, run, name); full(err) {
+		d.forget(record.UID)
+		return nil
+	}
 	return err
+}
+
+// endUnknown kills the VMM of a run whose record is damaged, if this process watches it. One that it does not watch is in the machine's leaf.
+func (d *driver) endUnknown(uid string) error {
+	d.mu.Lock()
+	w := d.watched[uid]
+	d.mu.Unlock()
+	if w == nil {
+		return nil
+	}
+	defer d.forget(uid)
+	return d.kill(uid, w.process)
 }

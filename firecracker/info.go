@@ -107,8 +107,11 @@ func (d *driver) look(uid, name string) (info microvm.Info, ended bool, err erro
 	record, err := d.state.ReadRecord(uid)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		if _, err := os.Lstat(d.state.Machine(uid)); err == nil && name == "" { // being made or removed
+		if _, err := os.Lstat(d.state.Machine(uid)); err == nil { // being made, or, when it has a name, destroyed
 			info.State = microvm.StateCreating
+			if name != "" {
+				info.State = microvm.StateDestroying
+			}
 			return info, false, nil
 		}
 		return info, false, fmt.Errorf("%s: %w", uid, microvm.ErrNotFound)

@@ -125,6 +125,9 @@ func sentinel(err error) string {
 	if err == nil {
 		return "ok"
 	}
+	if text := strings.ToLower(err.Error()); strings.Contains(text, "too many open files") || strings.Contains(text, "os error 24") { // the VMM's words for it are others
+		return "descriptors"
+	}
 	for name, is := range map[string]error{
 		"exists": microvm.ErrExists, "state": microvm.ErrState, "not found": microvm.ErrNotFound, "exited": microvm.ErrExited, "busy": microvm.ErrBusy,
 	} {

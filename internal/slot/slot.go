@@ -122,7 +122,7 @@ func (p *Pool) next() (int, error) {
 			return number, p.writeFree(slices.Delete(free, i, i+1), high)
 		}
 	}
-	for number := range p.users.Count { // one that a killed process had taken and not yet leased
+	for number := range p.users.Count { // one that a killed process had taken and not yet leased, or that the list had no space for
 		if _, err := os.Lstat(p.lease(number)); errors.Is(err, os.ErrNotExist) {
 			return number, nil
 		}
@@ -151,7 +151,8 @@ func (p *Pool) Release(owner string) error {
 	if !slices.Contains(free, number) {
 		free = append(free, number)
 	}
-	if err := p.writeFree(free, high); err != nil {
+	// Without space for the list the number is found again by looking: to return something must not need space.
+	if err := p.writeFree(free, high); err != nil && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
 		return err
 	}
 	return errors.Join(os.Remove(p.lease(number)), os.Remove(p.owner(owner)))

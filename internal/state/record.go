@@ -77,6 +77,11 @@ func (l *Lock) WriteRecord(r Record) error {
 	return write(filepath.Join(l.dir.Machine(l.uid), "record.json"), r, true)
 }
 
+// RemoveRecord removes the durable record of a machine that is being destroyed.
+func (l *Lock) RemoveRecord() error {
+	return ignoreMissing(os.Remove(filepath.Join(l.dir.Machine(l.uid), "record.json")))
+}
+
 // ReadRun returns the present run, nil when there is none under this boot.
 func (d *Dir) ReadRun(uid string) (*Run, error) {
 	var r Run
