@@ -34,7 +34,7 @@ type order struct {
 	Name    string // Of the machine.
 	Spec    microvm.Spec
 	KillAt  string // The point at which the child kills itself.
-	Files   uint64 // RLIMIT_NOFILE. 0 leaves it.
+	Files   uint64 // Soft RLIMIT_NOFILE. 0 leaves it.
 	Times   int
 }
 
@@ -71,7 +71,12 @@ func runChild(text string) int {
 		panic(err)
 	}
 	if o.Files > 0 {
-		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: o.Files, Max: o.Files}); err != nil {
+		var limit syscall.Rlimit // the hard one stays: the jailer raises its own
+		if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+			panic(err)
+		}
+		limit.Cur = o.Files
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 			panic(err)
 		}
 	}
@@ -125,8 +130,10 @@ func sentinel(err error) string {
 	if err == nil {
 		return "ok"
 	}
-	if text := strings.ToLower(err.Error()); strings.Contains(text, "too many open files") || strings.Contains(text, "os error 24") { // the VMM's words for it are others
-		return "descriptors"
+	for _, words := range []string{"too many open files", "No file descriptors available", "Error(24)"} { // ours, and the VMM's
+		if strings.Contains(err.Error(), words) {
+			return "descriptors"
+		}
 	}
 	for name, is := range map[string]error{
 		"exists": microvm.ErrExists, "state": microvm.ErrState, "not found": microvm.ErrNotFound, "exited": microvm.ErrExited, "busy": microvm.ErrBusy,
