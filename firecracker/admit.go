@@ -7,10 +7,11 @@ import (
 	"fmt"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/state"
 )
 
 // admit checks the limits, and holds the right to create until release is called, so that two creates can't both take what is left for one.
-func (d *driver) admit(ctx context.Context, spec *microvm.Spec) (release func(), err error) {
+func (d *driver) admit(ctx context.Context, record *state.Record) (release func(), err error) {
 	limits := d.options.Limits
 	if limits == (Limits{}) {
 		return func() {}, nil
@@ -21,7 +22,7 @@ func (d *driver) admit(ctx context.Context, spec *microvm.Spec) (release func(),
 	}
 	used, err := d.used()
 	if err == nil {
-		err = limits.check(used, Limits{VMs: 1, MemoryMiB: spec.MemoryMiB, DiskMiB: diskMiB(spec)})
+		err = limits.check(used, Limits{VMs: 1, MemoryMiB: record.Spec.MemoryMiB, DiskMiB: diskMiB(record)})
 	}
 	if err != nil {
 		release()
@@ -41,7 +42,7 @@ func (d *driver) used() (Limits, error) {
 		used.VMs++
 		if record, err := d.state.ReadRecord(uid); err == nil {
 			used.MemoryMiB += record.Spec.MemoryMiB
-			used.DiskMiB += diskMiB(&record.Spec)
+			used.DiskMiB += diskMiB(&record)
 		}
 	}
 	return used, nil

@@ -30,7 +30,7 @@ func (d *driver) Create(ctx context.Context, name string, spec microvm.Spec) (ui
 	if d.state.Taken(name) { // Bind decides; this spares the work.
 		return "", fmt.Errorf("name %q: %w", name, microvm.ErrExists)
 	}
-	release, err := d.admit(ctx, &record.Spec)
+	release, err := d.admit(ctx, record)
 	if err != nil {
 		return "", err
 	}
@@ -64,7 +64,7 @@ func (d *driver) create(ctx context.Context, name string, record *state.Record) 
 			return err
 		}
 	}
-	if size := diskMiB(&record.Spec); size > 0 {
+	if hasDisk(&record.Spec) {
 		if err := steps.Do("disk", func() error { return d.makeDisk(ctx, record) }, nil); err != nil {
 			return err
 		}
@@ -176,12 +176,15 @@ func (d *driver) diskPath(uid string) string {
 	return filepath.Join(d.state.Machine(uid), "layer")
 }
 
-// diskMiB returns the size of the machine's own disk.
-func diskMiB(spec *microvm.Spec) int {
-	if spec.RootfsWritable {
-		if info, err := os.Stat(spec.Rootfs); err == nil {
+// hasDisk says whether a machine has a disk of its own.
+func hasDisk(spec *microvm.Spec) bool { return spec.RootfsWritable || spec.LayerMiB > 0 }
+
+// diskMiB returns the size of the machine's own disk. The store's copy of a root file system is asked: the user's may be gone.
+func diskMiB(record *state.Record) int {
+	if record.Spec.RootfsWritable {
+		if info, err := os.Stat(record.Files.Base); err == nil {
 			return int((info.Size() + 1<<20 - 1) >> 20)
 		}
 	}
-	return spec.LayerMiB
+	return record.Spec.LayerMiB
 }

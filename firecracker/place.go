@@ -34,7 +34,7 @@ type place interface {
 func (d *driver) place(r *state.Record) place {
 	dir := d.state.Sockets(r.UID)
 	layer := ""
-	if diskMiB(&r.Spec) > 0 {
+	if hasDisk(&r.Spec) {
 		layer = d.diskPath(r.UID)
 	}
 	if !r.Jailed {
