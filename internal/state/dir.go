@@ -32,17 +32,21 @@ func Open(root, sockets string) (*Dir, error) {
 		return nil, err
 	}
 	d := &Dir{root: root, sockets: sockets, bootID: bootID, mutexes: newMutexes(), hints: &sync.Map{}}
-	for _, dir := range []string{root, sockets} {
-		if err := private(dir); err != nil {
-			return nil, err
-		}
+	if err := private(root); err != nil {
+		return nil, err
+	}
+	if err := d.checkVersion(); err != nil { // before anything is touched
+		return nil, err
+	}
+	if err := private(sockets); err != nil {
+		return nil, err
 	}
 	for _, dir := range []string{d.names(), filepath.Join(root, "machines"), filepath.Join(sockets, ".run")} {
 		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return nil, err
 		}
 	}
-	return d, errors.Join(d.checkVersion(), d.sweep())
+	return d, d.sweep()
 }
 
 // sweep finishes removals that were interrupted.
