@@ -14,7 +14,7 @@ import (
 	"testing"
 
 	microvm "github.com/tangle-network/microvm-runtime"
-	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
+	"github.com/tangle-network/microvm-runtime/internal/testing/leak"
 )
 
 // childEnv makes the test binary one more process that uses a state directory: it holds an order as JSON.
@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	if text := os.Getenv(childEnv); text != "" {
 		os.Exit(runChild(text))
 	}
-	os.Exit(ring.Main(m))
+	os.Exit(leak.Main(m))
 }
 
 // order is what a child does: one verb, n times where it is a race.

@@ -1,6 +1,9 @@
 //go:build linux
 
-package ring
+// Package leak fails a package's tests when they leave something behind on the host.
+//
+// There is only one function: [Main], which a TestMain calls.
+package leak
 
 import (
 	"errors"
