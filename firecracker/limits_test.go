@@ -10,13 +10,13 @@ import (
 	"testing"
 
 	microvm "github.com/tangle-network/microvm-runtime"
-	"github.com/tangle-network/microvm-runtime/internal/setup"
 	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
 	"github.com/tangle-network/microvm-runtime/internal/testing/tinyguest"
 )
 
-// TestLimits: what is used counts until it is destroyed, whoever made it, and the error names the limit.
-func TestLimits(t *testing.T) {
+// TestRealLimits: what is used counts until it is destroyed, whoever made it, and the error names the limit.
+func TestRealLimits(t *testing.T) {
+	p := ring.Real(t)
 	rootfs := filepath.Join(t.TempDir(), "rootfs")
 	if err := errors.Join(os.WriteFile(rootfs, []byte("x"), 0o600), os.Truncate(rootfs, 3<<20)); err != nil {
 		t.Fatal(err)
@@ -32,7 +32,7 @@ func TestLimits(t *testing.T) {
 		{"Limits.DiskMiB", Limits{DiskMiB: 6}, 2},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			o := testOptions(t, setup.Parts{}, true)
+			o := testOptions(t, p, true)
 			o.Kernel, o.Limits = kernelOf(t, tinyguest.Program{}), tc.limits
 			var machines []*microvm.VM
 			create := func(name string) error {

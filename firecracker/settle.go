@@ -112,7 +112,7 @@ func (d *driver) endLeaf(uid string) error {
 	if err != nil || leaf == nil {
 		return err
 	}
-	return errors.Join(leaf.Kill(), leaf.Remove())
+	return leaf.End()
 }
 
 // oomKills returns how many processes of the machine's leaf the kernel killed for memory.

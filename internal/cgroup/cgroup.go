@@ -230,6 +230,30 @@ func (l *Leaf) killOne(pid int) error {
 	return nil
 }
 
+// End ends all processes in the leaf, waits for their end, and removes the leaf. Those that are children of this program are reaped: whoever started them has
+// forgotten them.
+func (l *Leaf) End() error {
+	pids, err := l.Procs()
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
+		err = nil
+	}
+	var pidfds []int
+	for _, pid := range pids {
+		if fd, err := unix.PidfdOpen(pid); err == nil {
+			pidfds = append(pidfds, fd)
+		}
+	}
+	err = errors.Join(err, l.Kill(), l.Remove())
+	for _, fd := range pidfds {
+		if err == nil { // they are ending at least
+			unix.PidfdPoll(fd, -1)
+			unix.PidfdWait(fd)
+		}
+		syscall.Close(fd)
+	}
+	return err
+}
+
 // OOMKills returns how many processes of the leaf the kernel killed for memory; 0 without the memory controller.
 func (l *Leaf) OOMKills() int {
 	text, err := l.read("memory.events")
