@@ -52,3 +52,14 @@ func (c *Client) GetVMConfig(ctx context.Context) (ConfigFile, error) {
 	err := c.call(ctx, "GET", "/vm/config", nil, &f)
 	return f, err
 }
+
+// GetVersion returns the VMM's version.
+func (c *Client) GetVersion(ctx context.Context) (Version, error) {
+	var v struct {
+		Version string `json:"firecracker_version"`
+	}
+	if err := c.call(ctx, "GET", "/version", nil, &v); err != nil {
+		return Version{}, err
+	}
+	return ParseVersion(v.Version)
+}
