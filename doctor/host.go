@@ -3,6 +3,7 @@
 package doctor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/tangle-network/microvm-runtime/firecracker"
+	"github.com/tangle-network/microvm-runtime/firecracker/api"
 	"github.com/tangle-network/microvm-runtime/internal/cgroup"
 	"github.com/tangle-network/microvm-runtime/internal/unix"
 	"github.com/tangle-network/microvm-runtime/internal/vmm"
@@ -54,17 +56,29 @@ func checkBinaries(o firecracker.Options) []Finding {
 		if binary.check == "jailer" && o.Bare {
 			continue
 		}
-		version, err := firecracker.BinaryVersion(binary.path)
+		version, err := firecracker.BinaryVersion(context.Background(), binary.path)
 		if err != nil {
 			findings = append(findings, fail(binary.check, err.Error(), "install a Firecracker release, 1.7 or later (microvm setup), or set MICROVM_FIRECRACKER_BIN and MICROVM_JAILER_BIN"))
 			continue
 		}
 		evidence := fmt.Sprintf("%s is version %s", binary.path, version)
-		if remedy := firecracker.VersionRemedy(version); remedy != "" {
-			findings = append(findings, warn(binary.check, evidence, remedy))
+		if version.Compare(firecracker.MinVersion()) < 0 {
+			findings = append(findings, fail(binary.check, evidence, "install "+firecracker.MinVersion().String()+" or later"))
 			continue
 		}
 		findings = append(findings, ok(binary.check, evidence))
+		if binary.check == "firecracker" {
+			findings = append(findings, knownOf(version)...)
+		}
+	}
+	return findings
+}
+
+// knownOf tells of what is known to be wrong with a version.
+func knownOf(version api.Version) []Finding {
+	var findings []Finding
+	for _, problem := range version.Known() {
+		findings = append(findings, warn("firecracker "+version.String(), problem.What, problem.Remedy))
 	}
 	return findings
 }

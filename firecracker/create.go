@@ -99,6 +99,9 @@ func (d *driver) resolve(ctx context.Context, spec microvm.Spec) (*state.Record,
 		return nil, err
 	}
 	record := &state.Record{UID: state.NewUID(), Phase: state.PhaseCreating, Created: time.Now().Round(0), Spec: spec, Agent: spec.Image != "", Jailed: !o.Bare}
+	if err := d.supports(ctx, planOf(record)); err != nil {
+		return nil, err
+	}
 	return record, d.importFiles(ctx, record)
 }
 

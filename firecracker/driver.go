@@ -25,6 +25,7 @@ type driver struct {
 	options Options
 	state   *state.Dir
 	store   *store.Store
+	binary  binary        // of Firecracker
 	slots   *slot.Pool    // nil when bare and not root
 	slice   *cgroup.Slice // nil where the host has no cgroup v2
 	log     *slog.Logger
@@ -87,7 +88,7 @@ func open(options Options) (*driver, error) {
 		o.Logger.Warn("no cgroup for bare machines", "error", err)
 		slice = nil
 	}
-	d := &driver{options: o, state: dir, store: files, slots: slots, slice: slice, log: o.Logger, watched: map[string]*watch{}}
+	d := &driver{options: o, binary: binary{path: o.Firecracker}, state: dir, store: files, slots: slots, slice: slice, log: o.Logger, watched: map[string]*watch{}}
 	d.life, d.end = context.WithCancel(context.Background())
 	return d, nil
 }

@@ -48,6 +48,9 @@ func (d *driver) startVMM(ctx context.Context, uid string) (*boot, error) {
 	default:
 		return nil, stateError("start", m.state)
 	}
+	if err := d.supports(ctx, planOf(&m.record)); err != nil { // it may have been replaced since Create
+		return nil, err
+	}
 	b := &boot{driver: d, lock: lock, record: &m.record, name: m.name, place: d.place(&m.record), exit: m.exit}
 	b.before, _ = d.state.Begun(uid)
 	if err := b.run(ctx); err == nil || !b.unsaid {

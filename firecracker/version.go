@@ -4,42 +4,88 @@ package firecracker
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/firecracker/api"
 )
 
-// MinVersion is the oldest Firecracker that the driver works with.
-const MinVersion = "1.7.0"
+// MinVersion returns the oldest Firecracker that the driver works with.
+func MinVersion() api.Version { return api.Version{Major: 1, Minor: 7} }
 
-// BinaryVersion asks a firecracker or jailer binary for its version, such as "1.12.1".
-func BinaryVersion(path string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+// BinaryVersion asks a firecracker or jailer binary for its version.
+func BinaryVersion(ctx context.Context, path string) (api.Version, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
 	if err != nil {
-		return "", fmt.Errorf("%s --version: %w", path, err)
+		return api.Version{}, fmt.Errorf("%s --version: %w", path, err)
 	}
-	first, _, _ := strings.Cut(string(out), "\n")
-	_, version, ok := strings.Cut(first, " v")
-	if !ok {
-		return "", fmt.Errorf("%s --version: %.60q is no version", path, first)
+	_, text, _ := strings.Cut(string(out), " ") // "Firecracker v1.12.1", "Jailer v1.12.1"
+	version, err := api.ParseVersion(text)
+	if err != nil {
+		return version, fmt.Errorf("%s --version: %w", path, err)
 	}
-	return strings.TrimSpace(version), nil
+	return version, nil
 }
 
-// VersionRemedy says what to do about a version, "" when nothing is due.
-func VersionRemedy(version string) string {
-	var major, minor, patch int
-	if _, err := fmt.Sscanf(version, "%d.%d.%d", &major, &minor, &patch); err != nil {
-		return "use a release: this is no release's version"
+// binary knows the version of the one at path, and asks again when it was replaced.
+type binary struct {
+	path string
+
+	mu      sync.Mutex
+	asked   file
+	version api.Version
+}
+
+// file tells one state of a file from others.
+type file struct {
+	dev, ino uint64
+	size     int64
+	mtime    syscall.Timespec
+}
+
+func (b *binary) ask(ctx context.Context) (api.Version, error) {
+	info, err := os.Stat(b.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return api.Version{}, fmt.Errorf("%w: Options.Firecracker: %w (install a Firecracker release)", microvm.ErrInvalid, err)
 	}
-	switch {
-	case major < 1 || major == 1 && minor < 7:
-		return "use " + MinVersion + " or later"
-	case major == 1 && minor == 16 && patch == 0:
-		return "use 1.16.1 or later: 1.16.0 loses vsock after a restore"
+	if err != nil {
+		return api.Version{}, err
 	}
-	return ""
+	stat := info.Sys().(*syscall.Stat_t)
+	now := file{dev: stat.Dev, ino: stat.Ino, size: stat.Size, mtime: stat.Mtim}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.asked == now {
+		return b.version, nil
+	}
+	version, err := BinaryVersion(ctx, b.path)
+	if err != nil {
+		return version, err
+	}
+	b.asked, b.version = now, version
+	return version, nil
+}
+
+// supports refuses a plan that the installed Firecracker can't run, before anything is touched: it would refuse it late, or ignore what it does not know.
+func (d *driver) supports(ctx context.Context, p plan) error {
+	version, err := d.binary.ask(ctx)
+	if err != nil {
+		return err
+	}
+	if version.Compare(MinVersion()) < 0 {
+		return fmt.Errorf("%w: Firecracker %s (needs %s or later)", microvm.ErrUnsupported, version, MinVersion())
+	}
+	if err := api.Check(version, p.config()); err != nil {
+		return fmt.Errorf("%w: %w", microvm.ErrUnsupported, err)
+	}
+	return nil
 }
