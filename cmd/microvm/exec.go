@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"time"
 
@@ -49,6 +50,9 @@ func execCommand() *cobra.Command {
 
 // run executes args in the guest, with this process's streams.
 func (f *execFlags) run(ctx context.Context, vm *microvm.VM, args []string) error {
+	if err := hasAgent(ctx, vm); err != nil {
+		return err
+	}
 	c := guest.Command(vm, args[0], args[1:]...)
 	c.Env, c.Dir, c.User, c.Timeout = f.env, f.dir, f.user, f.timeout
 	c.Stdout, c.Stderr = os.Stdout, os.Stderr
@@ -63,4 +67,16 @@ func (f *execFlags) run(ctx context.Context, vm *microvm.VM, args []string) erro
 		return status(exit.Code)
 	}
 	return err
+}
+
+// hasAgent refuses a machine without an agent: nobody would ever answer.
+func hasAgent(ctx context.Context, vm *microvm.VM) error {
+	info, err := vm.Info(ctx)
+	if err != nil {
+		return err
+	}
+	if !info.Agent {
+		return fmt.Errorf("execute in %s: %w: it has no guest agent (create it with --image)", info.Name, microvm.ErrUnsupported)
+	}
+	return nil
 }

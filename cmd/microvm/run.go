@@ -41,6 +41,9 @@ func runCommand() *cobra.Command {
 			if !keep {
 				defer func() { err = errors.Join(err, destroyLate(ctx, vm)) }()
 			}
+			if err := hasAgent(ctx, vm); err != nil {
+				return err
+			}
 			if err := vm.Start(ctx, nil); err != nil {
 				return err
 			}

@@ -1,0 +1,108 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tangle-network/microvm-runtime/firecracker"
+	"github.com/tangle-network/microvm-runtime/internal/inventory"
+	"github.com/tangle-network/microvm-runtime/internal/testing/leak"
+	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
+	"github.com/tangle-network/microvm-runtime/internal/testing/tinyguest"
+)
+
+// guarded are the package's tests, which may leave nothing behind.
+type guarded struct{ *testing.M }
+
+func (g guarded) Run() int { return leak.Main(g.M) }
+
+func TestMain(m *testing.M) {
+	testscript.Main(guarded{m}, map[string]func(){"microvm": main})
+}
+
+// TestRealScripts runs what testdata/script says, each script with a state of its own, jailed, with guests of a few instructions.
+func TestRealScripts(t *testing.T) {
+	p := ring.Real(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			dir, err := os.MkdirTemp("", "microvm-script-")
+			if err != nil {
+				return err
+			}
+			variables := map[string]string{
+				"MICROVM_FIRECRACKER_BIN": p.Firecracker, "MICROVM_STATE_DIR": filepath.Join(dir, "state"), "MICROVM_SOCKET_DIR": filepath.Join(dir, "run"),
+				"MICROVM_JAILER_CGROUP_PARENT": "microvm-test-" + filepath.Base(dir) + ".slice", "MICROVM_KERNEL": filepath.Join(dir, "runs"), "MICROVM_MEM_MIB": "128",
+				"ENDS": filepath.Join(dir, "ends"), "CRASHES": filepath.Join(dir, "crashes"), "DIR": dir,
+			}
+			for name, after := range map[string]tinyguest.After{"runs": tinyguest.Halt, "ends": tinyguest.Reset, "crashes": tinyguest.Crash} {
+				if err := tinyguest.Write(filepath.Join(dir, name), tinyguest.Program{Text: "tiny guest " + name + "\n", After: after}); err != nil {
+					return err
+				}
+			}
+			for name, value := range variables {
+				env.Setenv(name, value)
+			}
+			env.Defer(func() { cleanUp(t, dir, variables) })
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"code": code},
+	})
+}
+
+// cleanUp checks that a purge leaves nothing.
+func cleanUp(t *testing.T, dir string, variables map[string]string) {
+	options, err := firecracker.OptionsFromEnv(func(name string) (string, bool) {
+		value, ok := variables[name]
+		return value, ok
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if _, err := firecracker.Purge(context.Background(), options); err != nil {
+		t.Error(err)
+	}
+	census, err := inventory.Take(inventory.Options{Slice: options.Slice, Under: dir, Roots: []string{options.StateDir, options.SocketDir}})
+	if err != nil {
+		t.Error(err)
+	}
+	for _, item := range census {
+		if item.Kind == "process" || item.Kind == "mount" || item.Kind == "cgroup" || item.Kind == "file" || item.Kind == "dir" {
+			t.Errorf("left behind: %+v", item)
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Error(err)
+	}
+}
+
+// code runs a command and checks the status that it exits with: "code 125 microvm start nobody".
+func code(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code STATUS COMMAND [ARG...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	got := 0
+	err = ts.Exec(args[1], args[2:]...)
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if got != want {
+		ts.Fatalf("%q exits with %d, want %d", args[1:], got, want)
+	}
+}
