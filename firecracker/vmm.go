@@ -46,7 +46,7 @@ func (b *boot) awaitVMM(ctx context.Context) error {
 	for pause := 200 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
 		config, err := client.GetVMConfig(ctx)
 		if err == nil {
-			return b.compare(ctx, config)
+			return planOf(b.record).compare(config)
 		}
 		if !errors.Is(err, api.ErrGone) && !errors.Is(err, os.ErrNotExist) {
 			return b.notAnswered(ctx, err)
@@ -57,14 +57,6 @@ func (b *boot) awaitVMM(ctx context.Context) error {
 			return b.notAnswered(ctx, err)
 		}
 	}
-}
-
-func (b *boot) compare(ctx context.Context, config api.ConfigFile) error {
-	version, err := b.driver.binary.ask(ctx)
-	if err != nil {
-		return err
-	}
-	return planOf(b.record).compare(version, config)
 }
 
 func (b *boot) notAnswered(ctx context.Context, err error) error {

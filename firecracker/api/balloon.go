@@ -4,19 +4,20 @@ import "context"
 
 // Balloon is the balloon device, by which the host takes memory back from the guest.
 type Balloon struct {
-	AmountMiB             int  `json:"amount_mib"` // MiB that the guest is to give up.
-	DeflateOnOOM          bool `json:"deflate_on_oom"`
-	StatsPollingIntervalS int  `json:"stats_polling_interval_s,omitempty"` // Seconds. 0 is no statistics, and can't be changed later.
-	FreePageHinting       bool `json:"free_page_hinting,omitempty" since:"1.14.0"`
-	FreePageReporting     bool `json:"free_page_reporting,omitempty" since:"1.14.0"`
+	AmountMiB             int  `json:"amount_mib"`                                   // MiB that the guest is to give up, at most those it has.
+	DeflateOnOOM          bool `json:"deflate_on_oom"`                               // The guest takes some back before it kills for want of memory.
+	StatsPollingIntervalS int  `json:"stats_polling_interval_s,omitempty"`           // Seconds, up to 65,535. 0 is no statistics, and can't be changed after the start.
+	FreePageHinting       bool `json:"free_page_hinting,omitempty" since:"1.14.0"`   // Allows runs that are begun by StartBalloonHinting.
+	FreePageReporting     bool `json:"free_page_reporting,omitempty" since:"1.14.0"` // The guest gives back free pages by itself. A preview.
 }
 
 // BalloonPatch changes the size of a started VM's balloon.
 type BalloonPatch struct {
-	AmountMiB int `json:"amount_mib"`
+	AmountMiB int `json:"amount_mib"` // MiB that the guest is to give up.
 }
 
-// BalloonStats is what the guest said last. Pages are of 4 KiB, the rest in bytes or counts.
+// BalloonStats is what the guest said last. Pages are of 4 KiB. What has to do with swap, memory, caches, scans and reclaims is in bytes, the rest are counts.
+// What a guest does not say is 0.
 type BalloonStats struct {
 	TargetPages        int64 `json:"target_pages"`
 	ActualPages        int64 `json:"actual_pages"`
@@ -71,7 +72,7 @@ func (c *Client) GetBalloon(ctx context.Context) (b Balloon, err error) {
 	return b, c.call(ctx, "GET", "/balloon", nil, &b)
 }
 
-// GetBalloonStats returns what the guest said last, after the start.
+// GetBalloonStats returns what the guest said last, after the start. A [Fault] when there are no statistics.
 func (c *Client) GetBalloonStats(ctx context.Context) (s BalloonStats, err error) {
 	return s, c.call(ctx, "GET", "/balloon/statistics", nil, &s)
 }
@@ -81,17 +82,17 @@ func (c *Client) PatchBalloonStats(ctx context.Context, s BalloonStatsPatch) err
 	return c.call(ctx, "PATCH", "/balloon/statistics", s, nil)
 }
 
-// StartBalloonHinting begins a run of free page hinting, after the start.
+// StartBalloonHinting begins a run of free page hinting, after the start, since 1.14.
 func (c *Client) StartBalloonHinting(ctx context.Context, s BalloonHintingStart) error {
 	return c.call(ctx, "PATCH", "/balloon/hinting/start", s, nil)
 }
 
-// GetBalloonHinting says how far the run is.
+// GetBalloonHinting says how far the run is, since 1.14.
 func (c *Client) GetBalloonHinting(ctx context.Context) (s BalloonHintingStatus, err error) {
 	return s, c.call(ctx, "GET", "/balloon/hinting/status", nil, &s)
 }
 
-// StopBalloonHinting ends the run.
+// StopBalloonHinting ends the run, since 1.14 ([FreePageHinting]).
 func (c *Client) StopBalloonHinting(ctx context.Context) error {
 	return c.call(ctx, "PATCH", "/balloon/hinting/stop", struct{}{}, nil)
 }

@@ -2,18 +2,17 @@ package api
 
 // Capability is what some versions can do and others can't, beside the fields that [Check] knows.
 type Capability struct {
-	Name    string
-	Since   string // Releases that brought it, one for each line of versions: "1.14.4 1.15.1".
-	Removed string // The release that took it away; empty while it is there.
-	Arch    string // GOARCH that it is limited to; empty for all.
-	Source  string // "path@tag" of Firecracker's repository from which this row was read.
+	Name   string
+	Since  string // Releases that brought it, one for each line of versions: "1.14.4 1.15.1".
+	Until  string // Releases that took it away, likewise; empty while it is there.
+	Arch   string // GOARCH that it is limited to; empty for all.
+	Source string // "path@tag" of Firecracker's repository from which this row was read.
 }
 
-// What is needed to be the minimum is in no row: this package speaks to 1.7 and later.
+// What all versions from 1.7 can do is in no row: this package speaks to no older ones.
 var (
 	ACPI                = Capability{Name: "ACPI, so that kernels find devices without virtio_mmio on the command line", Since: "1.8.0", Arch: "amd64", Source: "CHANGELOG.md@v1.8.0"}
-	HugePages           = Capability{Name: "huge pages", Since: "1.7.0", Source: "CHANGELOG.md@v1.7.0"}
-	ConfigEntropy       = Capability{Name: "entropy and cpu-config in GET /vm/config", Since: "1.10.0", Source: "src/firecracker/swagger/firecracker.yaml@v1.10.0"}
+	GenerationID        = Capability{Name: "VMGenID, by which kernels reseed after a restore", Since: "1.8.0", Arch: "amd64", Source: "CHANGELOG.md@v1.8.0"}
 	PVH                 = Capability{Name: "PVH boot", Since: "1.12.0", Arch: "amd64", Source: "CHANGELOG.md@v1.12.0"}
 	CtrlAltDelACPI      = Capability{Name: "Ctrl-Alt-Del to kernels with ACPI and Firecracker's own boot arguments", Since: "1.12.0", Arch: "amd64", Source: "CHANGELOG.md@v1.12.0"}
 	NetworkOverrides    = Capability{Name: "another TAP at restore", Since: "1.12.0", Source: "CHANGELOG.md@v1.12.0"}
@@ -24,6 +23,7 @@ var (
 	PmemDevices         = Capability{Name: "pmem devices", Since: "1.14.0", Source: "CHANGELOG.md@v1.14.0"}
 	MemoryHotplugging   = Capability{Name: "memory hotplug", Since: "1.14.0", Source: "CHANGELOG.md@v1.14.0"}
 	FreePageHinting     = Capability{Name: "free page hinting and reporting", Since: "1.14.0", Source: "CHANGELOG.md@v1.14.0"}
+	HugePagesBalloon    = Capability{Name: "a balloon in a machine with huge pages", Since: "1.14.0", Source: "docs/hugepages.md@v1.14.0"}
 	LogFilesMade        = Capability{Name: "log and metrics files are made where they are missing", Since: "1.14.0", Source: "CHANGELOG.md@v1.14.0"}
 	ClockRealtime       = Capability{Name: "kvm-clock goes on at restore", Since: "1.14.4 1.15.1", Arch: "amd64", Source: "src/vmm/src/vmm_config/snapshot.rs@v1.14.4"}
 	VMClock             = Capability{Name: "VMClock", Since: "1.15.0", Source: "CHANGELOG.md@v1.15.0"}
@@ -34,12 +34,15 @@ var (
 )
 
 // Supports returns an [*UnsupportedError] when v can't do it. It does not look at the architecture.
-func (v Version) Supports(c Capability) error {
-	if !v.since(releases(c.Since)) {
-		return &UnsupportedError{What: c.Name, Version: v, Needs: c.Since}
+func (v Version) Supports(c Capability) error { return v.within(c.Name, c.Since, c.Until) }
+
+// within returns an [*UnsupportedError] for what, when v is older than since or not older than until; either may be empty.
+func (v Version) within(what, since, until string) error {
+	if since != "" && !v.since(releases(since)) {
+		return &UnsupportedError{What: what, Version: v, Needs: since}
 	}
-	if c.Removed != "" && v.since(releases(c.Removed)) {
-		return &UnsupportedError{What: c.Name, Version: v, Needs: c.Removed, Removed: true}
+	if until != "" && v.since(releases(until)) {
+		return &UnsupportedError{What: what, Version: v, Needs: until, Removed: true}
 	}
 	return nil
 }

@@ -8,26 +8,35 @@ import (
 
 // UnsupportedError is returned for what a version lacks.
 type UnsupportedError struct {
-	What    string  // A capability, or a field as Firecracker names it: "snapshot-load.clock_realtime".
+	What    string  // A capability, or a field by its Go type and Firecracker's name: "SnapshotLoad.clock_realtime".
 	Version Version // That lacks it.
-	Needs   string  // The releases that brought it, "1.14.4 1.15.1", or for what was removed the one that removed it.
+	Needs   string  // The releases that brought it, "1.14.4 1.15.1", or for what was removed those that removed it.
 	Removed bool
 }
 
 // Error names what, the version, and the version that is needed.
 func (e *UnsupportedError) Error() string {
+	releases := strings.Join(strings.Fields(e.Needs), ", or ")
 	if e.Removed {
-		return fmt.Sprintf("%s: Firecracker %s does not have it any more (it went with %s)", e.What, e.Version, e.Needs)
+		return fmt.Sprintf("%s: Firecracker %s does not have it any more (it went with %s)", e.What, e.Version, releases)
 	}
-	return fmt.Sprintf("%s: Firecracker %s does not have it (needs %s or later)", e.What, e.Version, strings.Join(strings.Fields(e.Needs), ", or "))
+	return fmt.Sprintf("%s: Firecracker %s does not have it (needs %s or later)", e.What, e.Version, releases)
 }
 
-// Check says what of value, a resource or a ConfigFile, a version lacks: an [*UnsupportedError] for the first field that is set and that it does not know, nil when
-// there is none. What a version would refuse, or in a file ignore, is found before it is asked.
+// Check says what of value, a resource or a [ConfigFile] or a pointer to one, a version lacks: an [*UnsupportedError] for the first field that is set and that it does
+// not know, nil when there is none. What a version would refuse, or in a file ignore, is found before it is asked. Data of MMDS have no fields, and pass.
+//
+// A field's tags since and until say which releases brought it and took it away.
 func Check(v Version, value any) error {
 	r := reflect.ValueOf(value)
-	if needs := resourceSince[r.Type()]; needs != "" && !v.since(releases(needs)) {
-		return &UnsupportedError{What: r.Type().Name(), Version: v, Needs: needs}
+	for r.Kind() == reflect.Pointer {
+		r = r.Elem()
+	}
+	if !r.IsValid() {
+		return nil
+	}
+	if err := v.within(r.Type().Name(), resourceSince[r.Type()], ""); err != nil {
+		return err
 	}
 	return check(v, r, r.Type().Name())
 }
@@ -54,13 +63,15 @@ func check(v Version, value reflect.Value, path string) error {
 func checkFields(v Version, value reflect.Value, path string) error {
 	for i := range value.NumField() {
 		field := value.Type().Field(i)
-		if value.Field(i).IsZero() {
+		if !field.IsExported() || value.Field(i).IsZero() {
 			continue
 		}
-		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-		what := path + "." + name
-		if needs := field.Tag.Get("since"); needs != "" && !v.since(releases(needs)) {
-			return &UnsupportedError{What: what, Version: v, Needs: needs}
+		what := path
+		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "-" { // else it takes the place of what it is in
+			what += "." + name
+		}
+		if err := v.within(what, field.Tag.Get("since"), field.Tag.Get("until")); err != nil {
+			return err
 		}
 		if err := check(v, value.Field(i), what); err != nil {
 			return err

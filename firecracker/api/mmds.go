@@ -4,10 +4,10 @@ import "context"
 
 // MMDSConfig sets up the metadata service that guests reach at a link-local address.
 type MMDSConfig struct {
-	NetworkInterfaces []string `json:"network_interfaces"`     // Ids of those that reach it: at least one, and put before.
-	Version           string   `json:"version,omitempty"`      // "V1", the default, or "V2", with session tokens.
-	IPv4Address       string   `json:"ipv4_address,omitempty"` // Link-local. Optional: 169.254.169.254.
-	IMDSCompat        bool     `json:"imds_compat,omitempty" since:"1.13.0"`
+	NetworkInterfaces []string `json:"network_interfaces"`                   // Ids of those that reach it: at least one, and put before.
+	Version           string   `json:"version,omitempty"`                    // "V1", the default, or "V2", with session tokens.
+	IPv4Address       string   `json:"ipv4_address,omitempty"`               // Link-local. Optional: 169.254.169.254.
+	IMDSCompat        bool     `json:"imds_compat,omitempty" since:"1.13.0"` // Answers are plain text whatever the guest accepts, as those of EC2.
 }
 
 // PutMMDSConfig sets up the metadata service, before the start.
@@ -25,7 +25,7 @@ func (c *Client) PatchMMDS(ctx context.Context, data any) error {
 	return c.call(ctx, "PATCH", "/mmds", data, nil)
 }
 
-// GetMMDS fills data, a pointer, from the metadata.
+// GetMMDS fills data, a pointer, from the metadata: null before any were set, or {}, by the version.
 func (c *Client) GetMMDS(ctx context.Context, data any) error {
 	return c.call(ctx, "GET", "/mmds", nil, data)
 }

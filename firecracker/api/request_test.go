@@ -31,7 +31,7 @@ var requests = []struct {
 	{"PUT", "/cpu-config", `{"msr_modifiers":[{"addr":"0x1","bitmap":"0b1x"}]}`, func(ctx context.Context, c *Client) error {
 		return c.PutCPUConfig(ctx, CPUConfig{MSRModifiers: []MSRModifier{{Addr: "0x1", Bitmap: "0b1x"}}})
 	}},
-	{"PUT", "/drives/a%2F..%2Fb%20c%0D%0A", `{"drive_id":"a/../b c\r\n","path_on_host":"p","is_root_device":true,"is_read_only":false,"rate_limiter":{"bandwidth":{"size":1,"refill_time":2}}}`, func(ctx context.Context, c *Client) error {
+	{"PUT", "/drives/a%2F..%2Fb%20c%0D%0A", `{"drive_id":"a/../b c\r\n","path_on_host":"p","is_root_device":true,"rate_limiter":{"bandwidth":{"size":1,"refill_time":2}}}`, func(ctx context.Context, c *Client) error {
 		return c.PutDrive(ctx, Drive{DriveID: "a/../b c\r\n", PathOnHost: "p", IsRootDevice: true, RateLimiter: &RateLimiter{Bandwidth: &TokenBucket{Size: 1, RefillTime: 2}}})
 	}},
 	{"PATCH", "/drives/d", `{"drive_id":"d","path_on_host":"p"}`, func(ctx context.Context, c *Client) error {

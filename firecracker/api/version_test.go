@@ -64,6 +64,7 @@ func TestCheckFindsFields(t *testing.T) {
 		"PmemPatch":                            PmemPatch{ID: "x"},
 		"ConfigFile.mmds-config.imds_compat":   ConfigFile{MMDSConfig: &MMDSConfig{IMDSCompat: true}},
 		"SnapshotLoad.vsock_override":          SnapshotLoad{VsockOverride: &VsockOverride{UDSPath: "x"}},
+		"ConfigFile.cpu-config":                &ConfigFile{CPUConfig: &CPUTemplate{Config: &CPUConfig{}}},
 	} {
 		err := Check(old, value)
 		lacks := (*UnsupportedError)(nil)
@@ -74,8 +75,35 @@ func TestCheckFindsFields(t *testing.T) {
 			t.Errorf("Check(%v, %+v) = %v", young, value, err)
 		}
 	}
-	if err := Check(old, ConfigFile{Entropy: &Entropy{}, Vsock: &Vsock{GuestCID: 3}, Balloon: &Balloon{AmountMiB: 1}}); err != nil {
-		t.Errorf("what all versions have: %v", err)
+	for _, value := range []any{
+		ConfigFile{Entropy: &Entropy{}, Vsock: &Vsock{GuestCID: 3}, Balloon: &Balloon{AmountMiB: 1}, CPUConfig: &CPUTemplate{Path: "x"}},
+		SnapshotLoad{NetworkOverrides: []NetworkOverride{{IfaceID: "eth0"}}}, map[string]any{"mtu": 1400}, (*Serial)(nil), nil,
+	} {
+		if err := Check(old, value); err != nil {
+			t.Errorf("what it has: Check(%v, %+v) = %v", old, value, err)
+		}
+	}
+}
+
+func TestUntil(t *testing.T) {
+	type resource struct {
+		Gone string `json:"gone" since:"1.8.0" until:"1.13.2 1.14.1"`
+	}
+	capability := Capability{Name: "resource.gone", Since: "1.8.0", Until: "1.13.2 1.14.1"}
+	for text, want := range map[string]bool{"1.7.0": false, "1.8.0": true, "1.13.1": true, "1.13.2": false, "1.14.0": true, "1.14.1": false, "1.15.0": false} {
+		v, err := ParseVersion(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, err := range []error{Check(v, resource{Gone: "x"}), v.Supports(capability)} {
+			lacks := (*UnsupportedError)(nil)
+			if (err == nil) != want || err != nil && (!errors.As(err, &lacks) || lacks.Removed != (text != "1.7.0")) {
+				t.Errorf("%s: %v, want supported: %v", text, err, want)
+			}
+		}
+		if err := Check(v, resource{}); err != nil {
+			t.Errorf("%s: a field that is not set: %v", text, err)
+		}
 	}
 }
 
@@ -89,7 +117,7 @@ func TestTablesAreSound(t *testing.T) {
 		}
 	}
 	for _, c := range []Capability{
-		ACPI, HugePages, ConfigEntropy, PVH, CtrlAltDelACPI, NetworkOverrides, DiffWithoutTracking, InlineCPUTemplate, PCI, SerialPath, PmemDevices, MemoryHotplugging, FreePageHinting,
+		ACPI, GenerationID, HugePagesBalloon, PVH, CtrlAltDelACPI, NetworkOverrides, DiffWithoutTracking, InlineCPUTemplate, PCI, SerialPath, PmemDevices, MemoryHotplugging, FreePageHinting,
 		LogFilesMade, ClockRealtime, VMClock, VsockOverrides, SerialRateLimit, DeviceHotplug, InterfaceMTU,
 	} {
 		if len(releases(c.Since)) == 0 || c.Name == "" || !strings.Contains(c.Source, "@v1.") {
@@ -124,7 +152,8 @@ func TestKnown(t *testing.T) {
 		bad, not []string
 	}{
 		{"time out after a restore", []string{"1.16.0"}, []string{"1.12.1", "1.15.1", "1.16.1"}},
-		{"corrupt memory in diff", []string{"1.7.0", "1.12.1", "1.14.1"}, []string{"1.14.2", "1.15.0", "1.16.1"}},
+		{"corrupt memory in diff", []string{"1.14.0", "1.14.1"}, []string{"1.7.0", "1.12.1", "1.13.2", "1.14.2", "1.15.0", "1.16.1"}},
+		{"pause and resume", []string{"1.16.0", "1.16.1"}, []string{"1.12.1", "1.15.1"}},
 		{"linked into its jail", []string{"1.12.1", "1.13.1", "1.14.0"}, []string{"1.13.2", "1.14.1", "1.15.0"}},
 		{"FIFO without a reader", []string{"1.14.0", "1.14.1"}, []string{"1.12.1", "1.14.2"}},
 		{"swapped out", []string{"1.13.0", "1.16.1"}, []string{"1.12.1"}},
