@@ -11,6 +11,7 @@ import (
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/inventory"
 	"github.com/tangle-network/microvm-runtime/internal/setup"
+	"github.com/tangle-network/microvm-runtime/internal/testing/leak"
 	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
 	"github.com/tangle-network/microvm-runtime/internal/testing/tinyguest"
 	"github.com/tangle-network/microvm-runtime/runtimetest"
@@ -58,7 +59,7 @@ func testOptions(t *testing.T, p setup.Parts, bare bool) Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slice := "/microvm-test-" + filepath.Base(dir) + ".slice"
+	slice := leak.Slice(filepath.Base(dir))
 	o := Options{
 		Firecracker: p.Firecracker, Jailer: p.Jailer, StateDir: filepath.Join(dir, "state"), SocketDir: filepath.Join(dir, "run"),
 		Bare: bare, Slice: slice, MemoryMiB: 128,

@@ -42,7 +42,7 @@ func TestRealScripts(t *testing.T) {
 			}
 			variables := map[string]string{
 				"MICROVM_FIRECRACKER_BIN": p.Firecracker, "MICROVM_STATE_DIR": filepath.Join(dir, "state"), "MICROVM_SOCKET_DIR": filepath.Join(dir, "run"),
-				"MICROVM_JAILER_CGROUP_PARENT": "microvm-test-" + filepath.Base(dir) + ".slice", "MICROVM_KERNEL": filepath.Join(dir, "runs"), "MICROVM_MEM_MIB": "128",
+				"MICROVM_JAILER_CGROUP_PARENT": leak.Slice(filepath.Base(dir)), "MICROVM_KERNEL": filepath.Join(dir, "runs"), "MICROVM_MEM_MIB": "128",
 				"ENDS": filepath.Join(dir, "ends"), "CRASHES": filepath.Join(dir, "crashes"), "DIR": dir,
 			}
 			for name, after := range map[string]tinyguest.After{"runs": tinyguest.Halt, "ends": tinyguest.Reset, "crashes": tinyguest.Crash} {

@@ -2,7 +2,7 @@
 
 // Package leak fails a package's tests when they leave something behind on the host.
 //
-// There is only one function: [Main], which a TestMain calls.
+// There are only two functions: [Main], which a TestMain calls, and [Slice], which names cgroups that it looks at.
 package leak
 
 import (
@@ -20,47 +20,58 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/inventory"
 )
 
-// leakPatience is how long what tests began may take to end, and tests of other packages, which use the same host, to take their things away.
-const leakPatience = 10 * time.Second
+// patience is how long what tests began may take to end.
+const patience = 10 * time.Second
 
 // Main runs a package's tests and returns what to exit with. It fails when they leave goroutines, descriptors, child processes, VMMs, mounts, network namespaces,
-// links or cgroups behind.
+// links, cgroups or temporary files behind. Other packages' tests may run at the same time: what is looked at is below a temporary directory of this package's own, and
+// in the cgroups that [Slice] names.
 func Main(m *testing.M) int {
-	before, err := holdings()
-	if err != nil {
+	dir, err := os.MkdirTemp("", "leak-")
+	if err == nil {
+		err = errors.Join(os.Chmod(dir, 0o755), os.Setenv("TMPDIR", dir)) // other users walk through it
+	}
+	before, err2 := holdings(dir)
+	if err := errors.Join(err, err2); err != nil {
 		fmt.Fprintln(os.Stderr, "leaks can't be told:", err)
 		return 1
 	}
 	code := m.Run()
 	if code != 0 {
+		os.RemoveAll(dir)
 		return code
 	}
-	if err := leaks(before); err != nil {
+	if err := leaks(dir, before); err != nil {
 		fmt.Fprintln(os.Stderr, "the tests left behind:", err)
 		return 1
 	}
 	return 0
 }
 
+// Slice returns the path of a cgroup slice for a test of this process.
+func Slice(name string) string { return slicePrefix() + name + ".slice" }
+
+func slicePrefix() string { return fmt.Sprintf("/microvm-test-%d-", os.Getpid()) }
+
 // leaks says what there is more than before, once that has had time to go.
-func leaks(before inventory.Census) error {
-	deadline := time.Now().Add(leakPatience)
+func leaks(dir string, before inventory.Census) error {
+	deadline := time.Now().Add(patience)
 	for pause := time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
-		after, err := holdings()
+		after, err := holdings(dir)
 		added := inventory.Diff(before, after).Added
 		if len(added) > 0 {
 			err = errors.Join(err, errors.New(strings.TrimSpace(inventory.Changes{Added: added}.String())))
 		}
 		if err == nil || time.Now().After(deadline) {
-			return errors.Join(err, goleak.Find())
+			return errors.Join(err, goleak.Find(), os.RemoveAll(dir))
 		}
 		time.Sleep(pause)
 	}
 }
 
-// holdings are what this process has, and what machines have on the host.
-func holdings() (inventory.Census, error) {
-	census, err := inventory.Take(inventory.Options{})
+// holdings are what this process has, and what its machines have on the host.
+func holdings(dir string) (inventory.Census, error) {
+	census, err := inventory.Take(inventory.Options{Under: dir, Roots: []string{dir}})
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +111,7 @@ func children() ([]inventory.Item, error) {
 	return items, err
 }
 
-// cgroups are those that a test's slice or a default one would be.
+// cgroups are those of this process's tests.
 func cgroups() ([]inventory.Item, error) {
 	root, err := cgroup.Root()
 	if errors.Is(err, cgroup.ErrUnsupported) {
@@ -109,7 +120,7 @@ func cgroups() ([]inventory.Item, error) {
 	if err != nil {
 		return nil, err
 	}
-	dirs, err := filepath.Glob(filepath.Join(root, "microvm*"))
+	dirs, err := filepath.Glob(filepath.Join(root, slicePrefix()+"*"))
 	var items []inventory.Item
 	for _, dir := range dirs {
 		items = append(items, inventory.Item{Kind: "cgroup", Name: dir})
