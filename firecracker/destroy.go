@@ -120,13 +120,13 @@ func (d *driver) endRun(lock *state.Lock, record *state.Record, name string) err
 	return err
 }
 
-// endUnknown kills the VMM of a run whose record is damaged, if this process watches it. One that it does not watch is in the machine's leaf.
+// endUnknown kills the VMM of a run whose record is damaged.
 func (d *driver) endUnknown(uid string) error {
 	d.mu.Lock()
 	w := d.watched[uid]
 	d.mu.Unlock()
 	if w == nil {
-		return nil
+		return d.endStrays(uid)
 	}
 	defer d.forget(uid)
 	return d.kill(uid, w.process)

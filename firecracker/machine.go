@@ -74,7 +74,8 @@ func (d *driver) findRun(lock *state.Lock, m *machine) (err error) {
 	return err
 }
 
-// undoStart undoes a start that was interrupted before its commit. A VMM whose identity was not recorded yet is in the machine's leaf.
+// undoStart undoes a start that was interrupted before its commit. A VMM whose identity was not recorded yet is in the machine's leaf, or, where it has none or was not
+// born there, is told by its arguments.
 func (d *driver) undoStart(lock *state.Lock, record *state.Record, run *state.Run) error {
 	var errs []error
 	if run.Process != nil {
@@ -86,6 +87,8 @@ func (d *driver) undoStart(lock *state.Lock, record *state.Record, run *state.Ru
 			errs = append(errs, err)
 		}
 		d.forget(record.UID)
+	} else {
+		errs = append(errs, d.endStrays(record.UID))
 	}
 	errs = append(errs, d.endLeaf(record.UID), d.place(record).remove())
 	if err := errors.Join(errs...); err != nil {
@@ -93,6 +96,9 @@ func (d *driver) undoStart(lock *state.Lock, record *state.Record, run *state.Ru
 	}
 	return lock.RemoveRun()
 }
+
+// endStrays ends the machine's VMM, which no record leads to.
+func (d *driver) endStrays(uid string) error { return vmm.EndStrays("--id", uid) }
 
 // forced says whether the run's end by force was asked for: that can't be taken back.
 func forced(run *state.Run) bool {

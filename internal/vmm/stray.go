@@ -1,0 +1,62 @@
+//go:build linux
+
+package vmm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/tangle-network/microvm-runtime/internal/unix"
+)
+
+// EndStrays kills the processes whose command line has option and value, such as --id and a machine's uid, one after the other, and waits for their end. It is for a
+// process whose identity nobody wrote down and that is in no leaf: its starter was killed at that moment.
+func EndStrays(option, value string) error {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if pid, notPID := strconv.Atoi(entry.Name()); notPID == nil && has(pid, option, value) {
+			err = errors.Join(err, endStray(pid, option, value))
+		}
+	}
+	return err
+}
+
+func has(pid int, option, value string) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return false
+	}
+	args := strings.Split(string(text), "\x00")
+	at := slices.Index(args, option)
+	return at > 0 && at+1 < len(args) && args[at+1] == value
+}
+
+func endStray(pid int, option, value string) error {
+	fd, err := unix.PidfdOpen(pid)
+	if errors.Is(err, syscall.ESRCH) || errors.Is(err, syscall.EINVAL) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(fd)
+	if !has(pid, option, value) { // the number was another's before the descriptor was open
+		return nil
+	}
+	if err := unix.PidfdSendSignal(fd, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	if _, err := unix.PidfdPoll(fd, -1); err != nil {
+		return err
+	}
+	unix.PidfdWait(fd) // one that is a child of this program is reaped
+	return nil
+}
