@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -121,5 +122,31 @@ func TestRealDriverKilledInDestroy(t *testing.T) {
 			}
 			r.nothingLeft(before)
 		})
+	})
+}
+
+// TestRealDriverKilledWithoutCgroup: where no leaf holds it, a VMM that was just born is found all the same.
+func TestRealDriverKilledWithoutCgroup(t *testing.T) {
+	bothWays(t, ring.Real(t), func(t *testing.T, r *rig) {
+		r.driver.slice = nil
+		points := r.points("start")
+		for _, point := range points[slices.Index(points, "start/spawn:after"):] {
+			vm := r.create("one")
+			cmd := child(t.Context(), order{Options: childOptionsOf(r.options), Verb: "start", Name: "one", KillAt: point, NoCgroup: true})
+			if out, err := cmd.CombinedOutput(); err == nil {
+				t.Errorf("the child did not die at %s: %s", point, out)
+			}
+			if !r.lives(vm.UID()) {
+				t.Errorf("%s: no VMM", point)
+			}
+			r.start(vm)
+			if info := r.info(vm); info.State != microvm.StateRunning {
+				t.Errorf("%s: state %s", point, info.State)
+			}
+			r.destroy(vm)
+			if r.lives(vm.UID()) {
+				t.Errorf("%s: its VMM lives", point)
+			}
+		}
 	})
 }

@@ -29,13 +29,14 @@ func TestMain(m *testing.M) {
 
 // order is what a child does: one verb, n times where it is a race.
 type order struct {
-	Options childOptions
-	Verb    string
-	Name    string // Of the machine.
-	Spec    microvm.Spec
-	KillAt  string // The point at which the child kills itself.
-	Files   uint64 // Soft RLIMIT_NOFILE. 0 leaves it.
-	Times   int
+	Options  childOptions
+	Verb     string
+	Name     string // Of the machine.
+	Spec     microvm.Spec
+	KillAt   string // The point at which the child kills itself.
+	Files    uint64 // Soft RLIMIT_NOFILE. 0 leaves it.
+	Times    int
+	NoCgroup bool // As on a host without cgroup v2.
 }
 
 // childOptions are the options that a child is told.
@@ -88,11 +89,15 @@ func runChild(text string) int {
 		}
 		return nil
 	}
-	rt, err := New(options)
+	d, err := open(options)
 	if err != nil {
 		fmt.Println(sentinel(err))
 		return 1
 	}
+	if o.NoCgroup {
+		d.slice = nil
+	}
+	rt := microvm.New(d)
 	defer rt.Close()
 	for range max(1, o.Times) {
 		fmt.Println(sentinel(o.do(context.Background(), rt)))
