@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/testing/fakevmm"
 	"github.com/tangle-network/microvm-runtime/internal/testing/leak"
 )
 
@@ -21,6 +22,9 @@ import (
 const childEnv = "MICROVM_TEST_CHILD"
 
 func TestMain(m *testing.M) {
+	if fakevmm.Invoked() {
+		fakevmm.Main()
+	}
 	if text := os.Getenv(childEnv); text != "" {
 		os.Exit(runChild(text))
 	}

@@ -69,8 +69,11 @@ func (b *boot) notAnswered(ctx context.Context, err error) error {
 		}
 		return fmt.Errorf("%w: its VMM ended with status %d", microvm.ErrExited, status.Code)
 	default:
-		return err
 	}
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) { // the last attempt failed before the context ended
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
 }
 
 // cancelWhen calls cancel when done is closed, until stop.

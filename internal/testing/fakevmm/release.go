@@ -51,6 +51,11 @@ func (r *Release) correct() {
 	for i, field := range r.Types["MmdsConfig"] { // misspelled; src/vmm/src/vmm_config/mmds.rs@v1.13.2
 		r.Types["MmdsConfig"][i] = strings.Replace(field, "imds_comat", "imds_compat", 1)
 	}
+	for _, section := range []string{"entropy", "cpu-config"} { // forgotten before 1.10; src/vmm/src/resources.rs@v1.7.0
+		if all, _ := r.fields("FullVmConfiguration"); !slices.Contains(all, section) {
+			r.Types["FullVmConfiguration"] = append(r.Types["FullVmConfiguration"], section)
+		}
+	}
 	r.Types["CpuConfig"] = []string{"kvm_capabilities", "cpuid_modifiers", "msr_modifiers"} // on x86_64; src/vmm/src/cpu_config/x86_64/custom_cpu_template.rs@v1.7.0
 	if v.Supports(api.DeviceHotplug) == nil {                                               // src/firecracker/src/api_server/parsed_request.rs@v1.16.1
 		for _, path := range []string{"/drives/{drive_id}", "/pmem/{id}", "/network-interfaces/{iface_id}"} {

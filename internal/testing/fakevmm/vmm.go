@@ -335,10 +335,12 @@ func (v *VMM) config() map[string]any {
 	c := map[string]any{"machine-config": v.machineConfig(), "drives": v.all("/drives/", map[string]any{"cache_type": "Unsafe", "io_engine": "Sync"}), "network-interfaces": v.all("/network-interfaces/", nil)}
 	have, _ := v.Release.fields("FullVmConfiguration")
 	for _, section := range have {
+		if _, ok := c[section]; ok {
+			continue
+		}
+		c[section] = nil
 		if set := v.set["/"+section]; set != nil {
 			c[section] = set
-		} else if c[section] == nil {
-			c[section] = nil
 		}
 	}
 	if set := v.set["/mmds/config"]; set != nil {
