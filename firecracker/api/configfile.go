@@ -8,7 +8,7 @@ import (
 // ConfigFile is what --config-file reads, and what GET /vm/config answers. As a file it starts the VM too. It can't say the console of [Serial], the data of MMDS,
 // or what a snapshot holds. Sections that a version does not know it ignores silently, unknown fields within a section it refuses: call [Check] before.
 //
-// As an answer it has what was asked with the defaults filled in. It never has a CPU template, log or metrics, of any version, and after a restore no boot source.
+// As an answer it has what was asked with the defaults filled in. It never has a CPU template, log or metrics, of any version.
 type ConfigFile struct {
 	BootSource        BootSource         `json:"boot-source"`
 	Drives            []Drive            `json:"drives"` // Required, if empty: not nil.

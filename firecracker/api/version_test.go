@@ -52,6 +52,41 @@ func TestSinceSeveralLines(t *testing.T) {
 	}
 }
 
+// What the table says of a field's capability, and the field's own tag, are the same.
+func TestTagsAgreeWithCapabilities(t *testing.T) {
+	for _, row := range []struct {
+		capability Capability
+		value      any
+	}{
+		{NetworkOverrides, SnapshotLoad{NetworkOverrides: []NetworkOverride{{}}}},
+		{InlineCPUTemplate, ConfigFile{CPUConfig: &CPUTemplate{Config: &CPUConfig{}}}},
+		{SerialPath, Serial{}},
+		{PmemDevices, Pmem{}},
+		{PmemDevices, ConfigFile{Pmem: []Pmem{{}}}},
+		{MemoryHotplugging, MemoryHotplug{}},
+		{MemoryHotplugging, MemoryHotplugPatch{}},
+		{MemoryHotplugging, MemoryHotplugStatus{}},
+		{MemoryHotplugging, ConfigFile{MemoryHotplug: &MemoryHotplug{}}},
+		{FreePageHinting, Balloon{FreePageHinting: true}},
+		{FreePageHinting, Balloon{FreePageReporting: true}},
+		{FreePageHinting, BalloonHintingStart{}},
+		{FreePageHinting, BalloonHintingStatus{}},
+		{ClockRealtime, SnapshotLoad{ClockRealtime: true}},
+		{VsockOverrides, SnapshotLoad{VsockOverride: &VsockOverride{}}},
+		{SerialRateLimit, Serial{RateLimiter: &TokenBucket{}}},
+		{InterfaceMTU, NetworkInterface{MTU: 1400}},
+	} {
+		for minor := range 18 {
+			for patch := range 6 {
+				v := Version{1, minor, patch}
+				if s, c := v.Supports(row.capability), Check(v, row.value); (s == nil) != (c == nil) {
+					t.Errorf("%s: %s: Supports says %v, Check(%T) %v", v, row.capability.Name, s, row.value, c)
+				}
+			}
+		}
+	}
+}
+
 func TestCheckFindsFields(t *testing.T) {
 	old, young := Version{1, 12, 1}, Version{1, 16, 1}
 	for want, value := range map[string]any{
