@@ -63,7 +63,7 @@ func TestRealDriverKilledInStart(t *testing.T) {
 			before := r.census()
 			for _, again := range []bool{true, false} {
 				name := fmt.Sprintf("one-%t", again)
-				vm := r.create(name)
+				r.create(name)
 				r.crash("start", name, point)
 				r.reopen()
 				vm, err := r.runtime.VM(t.Context(), name)
