@@ -142,6 +142,12 @@ func TestRealConfiguration(t *testing.T) {
 		t.Error("there is a balloon before it was put")
 	}
 	want := v.configure(t)
+	for _, level := range []string{"Off", "Trace", "Debug", "Info", "Warn", "Error"} {
+		must(t, v.PutLogger(ctx, Logger{Level: level}))
+	}
+	if !refused(t, v.PutLogger(ctx, Logger{Level: "Loud"})) {
+		t.Error("there is a level Loud")
+	}
 	if !refused(t, v.PutMetrics(ctx, Metrics{MetricsPath: "metrics"})) {
 		t.Error("metrics can be set twice")
 	}
