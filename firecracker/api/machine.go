@@ -7,7 +7,7 @@ type MachineConfig struct {
 	VCPUCount       int    `json:"vcpu_count"`                  // 1 to 32; with SMT 1 or even.
 	MemSizeMiB      int    `json:"mem_size_mib"`                // MiB, 1 or more; with huge pages even. Not less than the balloon.
 	SMT             bool   `json:"smt,omitempty"`               // Two vCPUs a core. x86_64 only.
-	CPUTemplate     string `json:"cpu_template,omitempty"`      // "T2", "T2S", "T2CL", "T2A", "C3" (x86_64), "V1N1" (arm64) or "None", each on some CPUs only. Deprecated by Firecracker: say CPUConfig.
+	CPUTemplate     string `json:"cpu_template,omitempty"`      // "T2", "T2S", "T2CL", "T2A", "C3", on arm64 "V1N1", or "None". Deprecated by Firecracker: say CPUConfig.
 	TrackDirtyPages bool   `json:"track_dirty_pages,omitempty"` // For diff snapshots: the host's pages of the guest are 4 KiB then.
 	HugePages       string `json:"huge_pages,omitempty"`        // "None", the default, or "2M", of hugetlbfs, which must have enough of them. Before 1.14 not with a balloon.
 }

@@ -28,7 +28,7 @@ type SnapshotLoad struct {
 	ResumeVM            bool              `json:"resume_vm,omitempty"`                        // Else it is paused.
 	NetworkOverrides    []NetworkOverride `json:"network_overrides,omitempty" since:"1.12.0"`
 	VsockOverride       *VsockOverride    `json:"vsock_override,omitempty" since:"1.16.0"`
-	ClockRealtime       bool              `json:"clock_realtime,omitempty" since:"1.14.4 1.15.1"` // kvm-clock goes on by the time since the snapshot: an error if that does not tell it (host kernels before 5.16). x86_64 only.
+	ClockRealtime       bool              `json:"clock_realtime,omitempty" since:"1.14.4 1.15.1"` // kvm-clock goes on by the time since the snapshot. x86_64, and snapshots of hosts from Linux 5.16.
 }
 
 // MemBackend is where the memory comes from.

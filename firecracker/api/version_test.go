@@ -163,8 +163,8 @@ func TestTablesAreSound(t *testing.T) {
 		releases(since)
 	}
 	for _, resource := range resources() {
-		for i := range resource.NumField() {
-			releases(resource.Field(i).Tag.Get("since"))
+		for field := range resource.Fields() {
+			releases(field.Tag.Get("since"))
 		}
 	}
 }
