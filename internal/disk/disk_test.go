@@ -1,0 +1,116 @@
+//go:build linux
+
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// sparse makes a file with data at its places and holes between.
+func sparse(t *testing.T, size int64, data map[int64]string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "sparse")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, text := range data {
+		if _, err := f.WriteAt([]byte(text), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestCloneKeepsHoles(t *testing.T) {
+	for name, src := range map[string]string{
+		"data at both ends": sparse(t, 64<<20, map[int64]string{0: "begin", 32 << 20: "middle", 64<<20 - 3: "end"}),
+		"only a hole":       sparse(t, 16<<20, nil),
+		"empty":             sparse(t, 0, nil),
+		"no block's length": sparse(t, 1<<20+17, map[int64]string{1 << 20: "x"}),
+	} {
+		dst := filepath.Join(t.TempDir(), "clone")
+		if _, err := Clone(dst, src); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		want, err := os.ReadFile(src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(dst)
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes, %v; want the same %d", name, len(got), err, len(want))
+		}
+		info, err := os.Stat(dst)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if used := info.Sys().(*syscall.Stat_t).Blocks * 512; info.Mode() != 0o600 || used > 1<<20 {
+			t.Errorf("%s: %v, %d bytes of disk", name, info.Mode(), used)
+		}
+	}
+}
+
+// TestCloneRefuses what stands in its way, and leaves it.
+func TestCloneRefuses(t *testing.T) {
+	src, dir := sparse(t, 100, map[int64]string{0: "new"}), t.TempDir()
+	taken, link := filepath.Join(dir, "taken"), filepath.Join(dir, "link")
+	if err := errors.Join(os.WriteFile(taken, []byte("precious"), 0o600), os.Symlink(taken, link)); err != nil {
+		t.Fatal(err)
+	}
+	for _, dst := range []string{taken, link} {
+		if _, err := Clone(dst, src); !errors.Is(err, os.ErrExist) {
+			t.Errorf("%s: %v, want ErrExist", dst, err)
+		}
+	}
+	if text, err := os.ReadFile(taken); err != nil || string(text) != "precious" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if _, err := Clone(filepath.Join(dir, "new"), dir); err == nil {
+		t.Error("a directory was cloned")
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "new")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a failed clone is left: %v", err)
+	}
+}
+
+func TestEmptyExt4(t *testing.T) {
+	for _, size := range []int{16, 64, 256} {
+		path := filepath.Join(t.TempDir(), "layer")
+		if err := EmptyExt4(path, size); errors.Is(err, os.ErrNotExist) {
+			t.Logf("no mke2fs here: %v", err)
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		superblock := make([]byte, 2)
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.ReadAt(superblock, 1024+56)
+		f.Close()
+		if err != nil || superblock[0] != 0x53 || superblock[1] != 0xef || info.Size() != int64(size)<<20 {
+			t.Errorf("%d MiB: size %d, magic %x, %v", size, info.Size(), superblock, err)
+		}
+		if used := info.Sys().(*syscall.Stat_t).Blocks * 512; used > 8<<20 {
+			t.Errorf("%d MiB: %d bytes of disk", size, used)
+		}
+		if err := EmptyExt4(path, size); !errors.Is(err, os.ErrExist) {
+			t.Errorf("over one that is there: %v", err)
+		}
+	}
+}
