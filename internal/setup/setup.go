@@ -50,6 +50,7 @@ type Parts struct {
 	LabHost     string
 	Agent       string // Not made here: by the Makefile.
 	Microvm     string // Not made here: by the Makefile.
+	Busybox     string // Static; of the host's package.
 }
 
 // DefaultCache returns $MICROVM_CACHE, else microvm-runtime in the user's cache directory.
@@ -77,6 +78,7 @@ func partsIn(cache string) Parts {
 		LabHost:     filepath.Join(cache, "lab", "host.ext4"),
 		Agent:       filepath.Join(cache, "bin", "microvm-agent"),
 		Microvm:     filepath.Join(cache, "bin", "microvm"),
+		Busybox:     "/bin/busybox",
 	}
 }
 

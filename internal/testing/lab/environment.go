@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"os"
 	"path/filepath"
 
 	"github.com/tangle-network/microvm-runtime/internal/setup"
@@ -20,7 +21,20 @@ func Inside(p setup.Parts) setup.Parts {
 		Modules:     filepath.Join(kernel, "lib", "modules", filepath.Base(p.Modules)),
 		Base:        filepath.Join(Cache, "base", filepath.Base(p.Base)),
 		Agent:       filepath.Join(Payload, filepath.Base(p.Agent)),
+		Microvm:     filepath.Join(Payload, filepath.Base(p.Microvm)),
+		Busybox:     filepath.Join(Payload, filepath.Base(p.Busybox)),
 	}
+}
+
+// Binaries are the files that [Inside] expects beside the parts that are on disks of their own: for Options.Files. Those that were not built are left out.
+func Binaries(p setup.Parts) map[string]string {
+	files := map[string]string{}
+	for _, path := range []string{p.Agent, p.Microvm, p.Busybox} {
+		if _, err := os.Stat(path); err == nil {
+			files[filepath.Base(path)] = path
+		}
+	}
+	return files
 }
 
 // Environment returns the variables by which package firecracker, and package ring, find the parts.
@@ -28,5 +42,6 @@ func Environment(p setup.Parts) []string {
 	return []string{
 		"MICROVM_FIRECRACKER_BIN=" + p.Firecracker, "MICROVM_JAILER_BIN=" + p.Jailer, "MICROVM_FIRECRACKER_KERNEL=" + p.Vmlinux,
 		"MICROVM_KERNEL_MODULES=" + p.Modules, "MICROVM_IMAGE=" + p.Base, "MICROVM_AGENT_BIN=" + p.Agent, "MICROVM_TEST_AGENT=" + p.Agent,
+		"MICROVM_TEST_MICROVM=" + p.Microvm, "MICROVM_TEST_BUSYBOX=" + p.Busybox,
 	}
 }

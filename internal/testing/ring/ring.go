@@ -59,8 +59,10 @@ func parts(t testing.TB, ring string) setup.Parts {
 	if other := os.Getenv("MICROVM_TEST_FIRECRACKER"); other != "" {
 		p.Firecracker, p.Jailer = other, filepath.Join(filepath.Dir(other), "jailer")
 	}
-	if agent := os.Getenv("MICROVM_TEST_AGENT"); agent != "" {
-		p.Agent = agent
+	for name, part := range map[string]*string{"MICROVM_TEST_AGENT": &p.Agent, "MICROVM_TEST_MICROVM": &p.Microvm, "MICROVM_TEST_BUSYBOX": &p.Busybox} {
+		if path := os.Getenv(name); path != "" {
+			*part = path
+		}
 	}
 	return p
 }

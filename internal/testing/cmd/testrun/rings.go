@@ -110,7 +110,7 @@ func labTest(ctx context.Context, t *tally) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	options := lab.Options{Parts: parts, Files: map[string]string{filepath.Base(parts.Agent): parts.Agent, filepath.Base(parts.Microvm): parts.Microvm}}
+	options := lab.Options{Parts: parts, Files: lab.Binaries(parts)}
 	for i, pkg := range packages {
 		binary := filepath.Join(dir, fmt.Sprintf("%d.test", i))
 		cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", binary, pkg)

@@ -9,10 +9,10 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -59,9 +59,7 @@ func run(ctx context.Context, files map[string]string, timeout time.Duration, lo
 	if doctor.ProbeKVM().RunsLinux() {
 		return native(ctx, parts, timeout, args)
 	}
-	if _, err := os.Stat(parts.Agent); err == nil {
-		files[filepath.Base(parts.Agent)] = parts.Agent
-	}
+	maps.Copy(files, lab.Binaries(parts))
 	err = lab.Run(ctx, lab.Options{
 		Parts: parts, Files: files, Log: log,
 		Jobs: []lab.Job{{Name: args[0], Program: args[0], Args: args[1:], Timeout: timeout, Env: lab.Environment(lab.Inside(parts))}},
