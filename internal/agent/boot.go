@@ -192,7 +192,7 @@ func late() error {
 			return err
 		}
 	}
-	return errors.Join(os.Chmod("/tmp", 0o1777), loopbackUp(), setHostname())
+	return errors.Join(unix.Chmod("/tmp", 0o1777), loopbackUp(), setHostname())
 }
 
 // setHostname takes the image's own name, else a constant one.
