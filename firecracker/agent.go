@@ -6,11 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"strings"
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/guest"
+	"github.com/tangle-network/microvm-runtime/internal/console"
 )
 
 const defaultAgentTimeout = time.Minute
@@ -52,13 +55,32 @@ func (d *driver) awaitAgent(ctx context.Context, b *boot, o microvm.StartOptions
 func (d *driver) agentError(ctx context.Context, b *boot, timeout time.Duration, err error) error {
 	select {
 	case <-b.process.Done():
-		return b.explain(fmt.Errorf("%w before its agent answered (the console may say why)", microvm.ErrExited))
+		return b.explain(fmt.Errorf("%w before its agent answered%s", microvm.ErrExited, b.consoleWords(ctx)))
 	default:
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
-	return fmt.Errorf("the guest's agent does not answer within %v: %w (the console may say why)", timeout, err)
+	return fmt.Errorf("the guest's agent does not answer within %v: %w%s", timeout, err, b.consoleWords(ctx))
+}
+
+// consoleWords are the end of the guest's console, quoted: the agent says there why it gives up. A machine that goes back to where it was has no console to read.
+func (b *boot) consoleWords(ctx context.Context) string {
+	select {
+	case <-b.process.Done():
+		<-b.driver.drained(b.record.UID)
+	default:
+	}
+	reader, err := console.Open(ctx, b.driver.state.Volatile(b.record.UID), console.ReadOptions{Tail: wordsKept})
+	if err != nil {
+		return ""
+	}
+	defer reader.Close()
+	text, _ := io.ReadAll(io.LimitReader(reader, wordsKept))
+	if words := strings.TrimSpace(string(text)); words != "" {
+		return fmt.Sprintf("; the guest's last words were %q", words)
+	}
+	return ""
 }
 
 // noteAgent puts the agent on the time line, if the run still goes on.
@@ -85,10 +107,23 @@ func (d *driver) takeBack(b *boot) error {
 		return err
 	}
 	defer lock.Unlock()
+	b.lock = lock
 	run, err := d.state.ReadRun(b.record.UID)
+	if err == nil && run == nil {
+		return b.unsettle()
+	}
 	if err != nil || !b.same(run) {
 		return err
 	}
-	b.lock = lock
 	return errors.Join(b.uncommit(), b.unwatch(), b.kill(), b.removeLeaf(), b.place.remove(), b.unbegin())
+}
+
+// unsettle is takeBack where the watch was faster to see the run's end. An end that somebody asked for stays.
+func (b *boot) unsettle() error {
+	begun, ok := b.driver.state.Begun(b.record.UID)
+	exit, err := b.driver.state.ReadExit(b.record.UID)
+	if err != nil || !ok || !begun.Equal(b.state.Started) || exit == nil || exit.Reason == microvm.ReasonStopped || exit.Reason == microvm.ReasonForced {
+		return err
+	}
+	return b.uncommit()
 }

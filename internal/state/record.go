@@ -142,7 +142,7 @@ func (l *Lock) Begin(when time.Time) error {
 // Unbegin takes Begin back: the machine had last been started at the time before, and ended so. Zero and nil when it never was.
 func (l *Lock) Unbegin(before time.Time, exit *microvm.Exit) error {
 	if before.IsZero() {
-		return ignoreMissing(os.Remove(l.startedFile()))
+		return errors.Join(ignoreMissing(os.Remove(l.startedFile())), ignoreMissing(os.Remove(l.exitFile())))
 	}
 	err := l.Begin(before)
 	if exit != nil {
