@@ -27,7 +27,7 @@ var clientTypes = map[string]reflect.Type{
 }
 
 // elsewhere are the types that the client has in another form: the body of a call, or the configuration file.
-var elsewhere = []string{"CpuConfig", "CpuTemplate", "Error", "FullVmConfiguration", "InstanceActionInfo", "MmdsContentsObject", "Vm", "FirecrackerVersion"}
+var elsewhere = []string{"CpuConfig", "CpuTemplate", "Error", "FullVmConfiguration", "InstanceActionInfo", "MmdsContentsObject", "Vm", "FirecrackerVersion", patchedMachine}
 
 // unsaid are fields that sources have and the swagger of no tag, or not of all that have them, does.
 var unsaid = []string{"MmdsConfig.imds_compat", "SnapshotLoadParams.clock_realtime"}

@@ -57,7 +57,12 @@ func (r *Release) correct() {
 		}
 	}
 	r.Types["CpuConfig"] = []string{"kvm_capabilities", "cpuid_modifiers", "msr_modifiers"} // on x86_64; src/vmm/src/cpu_config/x86_64/custom_cpu_template.rs@v1.7.0
-	if v.Supports(api.DeviceHotplug) == nil {                                               // src/firecracker/src/api_server/parsed_request.rs@v1.16.1
+	r.Types[patchedMachine] = nil                                                           // src/vmm/src/vmm_config/machine_config.rs@v1.7.0
+	for _, field := range r.Types["MachineConfiguration"] {
+		r.Types[patchedMachine] = append(r.Types[patchedMachine], strings.ReplaceAll(field, "*", ""))
+	}
+	r.Routes["PATCH /machine-config"] = Route{Body: patchedMachine}
+	if v.Supports(api.DeviceHotplug) == nil { // src/firecracker/src/api_server/parsed_request.rs@v1.16.1
 		for _, path := range []string{"/drives/{drive_id}", "/pmem/{id}", "/network-interfaces/{iface_id}"} {
 			r.Routes["DELETE "+path] = Route{}
 		}
@@ -81,40 +86,6 @@ func Find(version string) (Release, error) {
 		}
 	}
 	return Release{}, fmt.Errorf("version %s: no release of this line is known", version)
-}
-
-// pattern returns the route of a path: "/drives/{drive_id}" for "/drives/d1".
-func (r *Release) pattern(method, path string) (string, Route, bool) {
-	for key, route := range r.Routes {
-		m, p, _ := strings.Cut(key, " ")
-		if m == method && matches(p, path) {
-			return key, route, true
-		}
-	}
-	return "", Route{}, false
-}
-
-// has says whether any route has a method: others its HTTP server does not know.
-func (r *Release) has(method string) bool {
-	for key := range r.Routes {
-		if strings.HasPrefix(key, method+" ") {
-			return true
-		}
-	}
-	return false
-}
-
-func matches(pattern, path string) bool {
-	want, got := strings.Split(pattern, "/"), strings.Split(path, "/")
-	if len(want) != len(got) {
-		return false
-	}
-	for i := range want {
-		if want[i] != got[i] && !strings.HasPrefix(want[i], "{") {
-			return false
-		}
-	}
-	return true
 }
 
 // fields returns the fields of a type in the order in which its refusals list them, without their marks, and which of them are required.
@@ -151,6 +122,7 @@ func sortedKeys(m map[string]bool) []string {
 // order is how the sources list the fields that the real one names in its refusals (src/vmm/src/vmm_config@v1.12.1). What is newer follows by the alphabet.
 var order = map[string][]string{
 	"MachineConfiguration":    {"vcpu_count", "mem_size_mib", "smt", "cpu_template", "track_dirty_pages", "huge_pages"},
+	patchedMachine:            {"vcpu_count", "mem_size_mib", "smt", "cpu_template", "track_dirty_pages", "huge_pages"},
 	"BootSource":              {"kernel_image_path", "initrd_path", "boot_args"},
 	"CpuConfig":               {"kvm_capabilities", "cpuid_modifiers", "msr_modifiers"},
 	"Drive":                   {"drive_id", "partuuid", "is_root_device", "cache_type", "is_read_only", "path_on_host", "rate_limiter", "io_engine", "socket"},
@@ -161,6 +133,11 @@ var order = map[string][]string{
 	"Balloon":                 {"amount_mib", "deflate_on_oom", "stats_polling_interval_s"},
 	"MmdsConfig":              {"version", "network_interfaces", "ipv4_address"},
 	"Logger":                  {"log_path", "level", "show_level", "show_log_origin", "module"},
+	"FullVmConfiguration":     {"balloon", "drives", "boot-source", "cpu-config", "logger", "machine-config", "metrics", "mmds-config", "network-interfaces", "vsock", "entropy"},
+	"MemoryBackend":           {"backend_path", "backend_type"},
+	"NetworkOverride":         {"iface_id", "host_dev_name"},
+	"RateLimiter":             {"bandwidth", "ops"},
+	"TokenBucket":             {"size", "one_time_burst", "refill_time"},
 	"SnapshotCreateParams":    {"snapshot_type", "snapshot_path", "mem_file_path"},
 	"SnapshotLoadParams":      {"snapshot_path", "mem_file_path", "mem_backend", "enable_diff_snapshots", "resume_vm", "network_overrides"},
 }

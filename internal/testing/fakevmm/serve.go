@@ -27,7 +27,7 @@ func (p *program) answer(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	key, _, _ := p.vmm.Release.pattern(r.Method, r.URL.EscapedPath())
+	key, _, _ := p.vmm.Release.find(r.Method, r.URL.EscapedPath())
 	if faults, err := readFaults(p.binary); err == nil {
 		if fault, ok := faults.Requests[key]; ok && fault.strike(w, r) {
 			return

@@ -4,10 +4,7 @@ package fakevmm
 
 import (
 	"encoding/json"
-	"fmt"
-	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +23,7 @@ const (
 type VMM struct {
 	Release Release
 	ID      string
+	Dir     string // That its paths are relative to. Optional: the process's own.
 	// Boot is called when the machine starts. An error of it is the refusal of the start.
 	Boot func() error
 	// CtrlAltDel is called when the guest gets it.
@@ -34,7 +32,8 @@ type VMM struct {
 	mu      sync.Mutex
 	set     map[string]map[string]json.RawMessage // configured resources by path
 	paths   []string                              // of set, in the order of their configuration
-	data    map[string]json.RawMessage            // of MMDS; nil before the first PUT
+	data    any                                   // of MMDS
+	filled  bool                                  // data was put
 	taint   bool                                  // something boot-specific was configured
 	metrics bool
 	booted  bool
@@ -69,12 +68,15 @@ func (r refusal) Error() string { return string(r) }
 func (v *VMM) Do(method, path string, body []byte) (status int, text []byte) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if method == "DELETE" && !v.Release.has(method) {
+	if !v.Release.has(method) {
 		return http.StatusBadRequest, []byte(noMethod)
 	}
 	answer, err := v.do(method, path, body)
 	if err != nil {
 		answer, status = map[string]string{"fault_message": err.Error()}, http.StatusBadRequest
+		if err == errTooLarge {
+			status = http.StatusRequestEntityTooLarge
+		}
 	} else if answer == nil {
 		return http.StatusNoContent, nil
 	} else {
@@ -101,14 +103,21 @@ func (v *VMM) do(method, path string, body []byte) (any, error) {
 	case method != "GET" && method != "DELETE" && len(body) == 0:
 		return nil, refusal("Empty " + method + " request.")
 	}
-	key, route, ok := v.Release.pattern(method, path)
-	if !ok {
-		return nil, unknown(method, path)
+	key, id, err := v.Release.find(method, path)
+	if err != nil {
+		return nil, err
 	}
-	var values map[string]json.RawMessage
-	if route.Body != "" {
-		var err error
-		if values, err = v.parse(key, route.Body, body); err != nil {
+	r := request{key: key, path: key[strings.Index(key, "/"):], body: body}
+	if id != "" {
+		r.path = r.path[:strings.Index(r.path, "{")] + id
+	}
+	if name := v.Release.Routes[key].Body; name != "" {
+		if r.values, err = v.parse(key, name, body); err != nil {
+			return nil, err
+		}
+	}
+	if id != "" && method != "DELETE" {
+		if err := sameID(key, id, text(r.values[key[strings.Index(key, "{")+1:len(key)-1]])); err != nil {
 			return nil, err
 		}
 	}
@@ -121,31 +130,25 @@ func (v *VMM) do(method, path string, body []byte) (any, error) {
 	if slices.Contains(tainting, key) {
 		v.taint = true
 	}
-	return v.act(key, path, values)
+	return v.act(r)
+}
+
+// request is one that was understood.
+type request struct {
+	key, path string // "PUT /drives/{drive_id}", "/drives/d1"
+	values    map[string]json.RawMessage
+	body      []byte
 }
 
 func (v *VMM) parse(key, name string, body []byte) (map[string]json.RawMessage, error) {
-	if key == "PATCH /machine-config" {
-		values, err := v.Release.parsePatch(name, body)
-		if err == nil && len(values) == 0 {
-			return nil, refusal("Empty PATCH request.")
-		}
-		return values, prefixed(err)
-	}
 	values, err := v.Release.parseBody(name, body)
-	if err == nil && key == "PUT /snapshot/load" {
+	switch {
+	case err == nil && key == "PATCH /machine-config" && len(values) == 0:
+		return nil, refusal("Empty PATCH request.")
+	case err == nil && key == "PUT /snapshot/load":
 		err = oneBackend(values)
 	}
 	return values, prefixed(err)
-}
-
-// parsePatch is parseBody without required fields.
-func (r *Release) parsePatch(name string, body []byte) (map[string]json.RawMessage, error) {
-	loose := Release{Types: map[string][]string{}}
-	for _, field := range r.Types[name] {
-		loose.Types[name] = append(loose.Types[name], strings.ReplaceAll(field, "*", ""))
-	}
-	return loose.parseBody(name, body)
 }
 
 func prefixed(err error) error {
@@ -164,209 +167,4 @@ func oneBackend(values map[string]json.RawMessage) error {
 		return refusal("missing field: either `mem_backend` or `mem_file_path` is required")
 	}
 	return nil
-}
-
-// unknown is the refusal of a request for which there is no route.
-func unknown(method, path string) error {
-	first, rest, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
-	if second, _, _ := strings.Cut(rest, "/"); first == "balloon" && second != "" {
-		return refusal(fmt.Sprintf("Unrecognized %s request path `%s`.", method, second))
-	}
-	return refusal(fmt.Sprintf("Invalid request method and/or path: %s %s.", method, first))
-}
-
-// act does what was asked for.
-func (v *VMM) act(key, path string, values map[string]json.RawMessage) (any, error) {
-	if v.set == nil {
-		v.set = map[string]map[string]json.RawMessage{}
-	}
-	switch key {
-	case "GET /":
-		return map[string]string{"id": v.ID, "state": v.state(), "vmm_version": v.Release.Version, "app_name": "Firecracker"}, nil
-	case "GET /version":
-		return map[string]string{"firecracker_version": v.Release.Version}, nil
-	case "GET /vm/config":
-		return v.config(), nil
-	case "GET /machine-config":
-		return v.machineConfig(), nil
-	case "GET /balloon", "GET /balloon/statistics", "PATCH /balloon", "PATCH /balloon/statistics":
-		return v.balloon(key)
-	case "GET /mmds":
-		return v.data, nil
-	case "PUT /mmds":
-		v.data = values
-		return nil, nil
-	case "PATCH /mmds":
-		if v.data == nil {
-			return nil, refusal("MMDS error: The MMDS data store is not initialized.")
-		}
-		maps.Copy(v.data, values)
-		return nil, nil
-	case "PUT /mmds/config":
-		return nil, v.mmdsConfig(values)
-	case "PUT /metrics":
-		if v.metrics {
-			return nil, refusal("Metrics error: Cannot initialize the metrics system due to bad user input: Reinitialization of metrics not allowed.")
-		}
-		v.metrics = true
-		return nil, nil
-	case "PUT /actions":
-		return nil, v.action(text(values["action_type"]))
-	case "PATCH /vm":
-		v.paused = text(values["state"]) == "Paused"
-		return nil, nil
-	case "PUT /snapshot/create":
-		if !v.paused {
-			return nil, refusal("Create snapshot error: Cannot save the microVM state: Operation not allowed: save/restore unavailable while running")
-		}
-		return nil, nil
-	case "PUT /snapshot/load":
-		return nil, v.load(text(values["snapshot_path"]))
-	}
-	if strings.HasPrefix(key, "PUT ") {
-		v.put(path, values)
-	}
-	return nil, nil
-}
-
-func (v *VMM) put(path string, values map[string]json.RawMessage) {
-	if v.set[path] == nil {
-		v.paths = append(v.paths, path)
-	}
-	v.set[path] = values
-}
-
-func text(raw json.RawMessage) string {
-	var s string
-	json.Unmarshal(raw, &s)
-	return s
-}
-
-func (v *VMM) state() string {
-	switch {
-	case !v.booted:
-		return "Not started"
-	case v.paused:
-		return "Paused"
-	}
-	return "Running"
-}
-
-func (v *VMM) action(what string) error {
-	switch {
-	case what == "InstanceStart" && v.booted:
-		return refusal(tooLate)
-	case what == "InstanceStart" && v.set["/boot-source"] == nil:
-		return refusal("Start microvm error: Cannot start microvm without kernel configuration.")
-	case what == "InstanceStart":
-		if err := v.boot(); err != nil {
-			return refusal("Start microvm error: " + err.Error())
-		}
-	case !v.booted:
-		return refusal(tooEarly)
-	case what == "SendCtrlAltDel" && v.CtrlAltDel != nil:
-		v.CtrlAltDel()
-	}
-	return nil
-}
-
-func (v *VMM) boot() error {
-	if v.Boot != nil {
-		if err := v.Boot(); err != nil {
-			return err
-		}
-	}
-	v.booted = true
-	return nil
-}
-
-func (v *VMM) balloon(key string) (any, error) {
-	balloon := v.set["/balloon"]
-	switch {
-	case balloon == nil:
-		return nil, refusal(noBalloon)
-	case key == "GET /balloon":
-		return balloon, nil
-	case key == "GET /balloon/statistics":
-		return map[string]int{"target_pages": 0, "actual_pages": 0, "target_mib": 0, "actual_mib": 0}, nil
-	case key == "PATCH /balloon": // the guest has no driver
-		return nil, refusal("Balloon config error: Error creating the balloon device: Device not activated yet.")
-	}
-	return nil, nil
-}
-
-func (v *VMM) mmdsConfig(values map[string]json.RawMessage) error {
-	var interfaces []string
-	json.Unmarshal(values["network_interfaces"], &interfaces)
-	for _, id := range interfaces {
-		if v.set["/network-interfaces/"+id] == nil {
-			return refusal("MMMDS config error: The list of network interface IDs provided contains at least one ID that does not correspond to any existing network interface.")
-		}
-	}
-	v.put("/mmds/config", values)
-	return nil
-}
-
-// load ends the VMM, as any load that goes wrong does: it has no snapshots.
-func (v *VMM) load(path string) error {
-	if v.taint {
-		return refusal(tainted)
-	}
-	v.dead = true
-	_, err := os.Open(path)
-	reason := "No such file or directory (os error 2)"
-	if err == nil {
-		reason = "the fake has no snapshots"
-	}
-	return refusal("Load snapshot error: Failed to restore from snapshot: Failed to get snapshot state from file: Failed to open snapshot file: " + reason)
-}
-
-// machineConfig returns what is set over the defaults.
-func (v *VMM) machineConfig() map[string]any {
-	m := map[string]any{"vcpu_count": 1, "mem_size_mib": 128, "smt": false, "track_dirty_pages": false, "huge_pages": "None"}
-	for key, value := range v.set["/machine-config"] {
-		m[key] = value
-	}
-	return m
-}
-
-// config returns the whole configuration, as GET /vm/config does.
-func (v *VMM) config() map[string]any {
-	c := map[string]any{"machine-config": v.machineConfig(), "drives": v.all("/drives/", map[string]any{"cache_type": "Unsafe", "io_engine": "Sync"}), "network-interfaces": v.all("/network-interfaces/", nil)}
-	have, _ := v.Release.fields("FullVmConfiguration")
-	for _, section := range have {
-		if _, ok := c[section]; ok {
-			continue
-		}
-		c[section] = nil
-		if set := v.set["/"+section]; set != nil {
-			c[section] = set
-		}
-	}
-	if set := v.set["/mmds/config"]; set != nil {
-		c["mmds-config"] = set
-	}
-	if v.set["/boot-source"] == nil {
-		c["boot-source"] = map[string]string{"kernel_image_path": ""}
-	}
-	return c
-}
-
-// all returns the resources below a path over defaults.
-func (v *VMM) all(prefix string, defaults map[string]any) []any {
-	list := []any{}
-	for _, path := range v.paths {
-		if !strings.HasPrefix(path, prefix) {
-			continue
-		}
-		one := maps.Clone(defaults)
-		if one == nil {
-			one = map[string]any{}
-		}
-		for key, value := range v.set[path] {
-			one[key] = value
-		}
-		list = append(list, one)
-	}
-	return list
 }

@@ -1,0 +1,244 @@
+//go:build linux
+
+package fakevmm
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// checks are what the real one looks at before it takes a configuration, by route (src/vmm/src/resources.rs@v1.12.1, and what it calls).
+var checks = map[string]func(*VMM, request) error{
+	"PUT /machine-config": (*VMM).checkMachine, "PATCH /machine-config": (*VMM).checkMachine, "PUT /boot-source": (*VMM).checkBootSource, "PUT /drives/{drive_id}": (*VMM).checkDrive,
+	"PUT /network-interfaces/{iface_id}": (*VMM).checkInterface, "PUT /vsock": (*VMM).checkVsock, "PUT /balloon": (*VMM).checkBalloon, "PUT /mmds/config": (*VMM).checkMetadata,
+	"PUT /logger": (*VMM).checkLogger, "PUT /metrics": (*VMM).checkMetrics, "PATCH /drives/{drive_id}": (*VMM).checkDrivePatch, "PATCH /network-interfaces/{iface_id}": (*VMM).checkInterfacePatch,
+}
+
+// open says why a file can't be opened, in the words of Rust's standard library.
+func (v *VMM) open(path string, flags int) error {
+	f, err := os.OpenFile(v.at(path), flags|syscall.O_NONBLOCK, 0)
+	if err == nil {
+		return f.Close()
+	}
+	return osError(err)
+}
+
+func (v *VMM) at(path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(v.Dir, path)
+}
+
+// osError puts an error as Rust does.
+func osError(err error) error {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return err
+	}
+	text := errno.Error()
+	return fmt.Errorf("%s (os error %d)", strings.ToUpper(text[:1])+text[1:], int(errno))
+}
+
+func (v *VMM) checkMachine(r request) error {
+	for field, value := range v.set["/machine-config"] { // PUT begins anew but for the template
+		if r.values[field] == nil && (field == "cpu_template" || r.key == "PATCH /machine-config") {
+			r.values[field] = value
+		}
+	}
+	m := struct {
+		VCPUs  int    `json:"vcpu_count"`
+		Memory int    `json:"mem_size_mib"`
+		SMT    bool   `json:"smt"`
+		Huge   string `json:"huge_pages"`
+	}{VCPUs: 1, Memory: 128}
+	read(r.values, &m)
+	switch {
+	case m.VCPUs < 1 || m.VCPUs > 32 || m.SMT && m.VCPUs > 1 && m.VCPUs%2 == 1:
+		return refusal("Machine config error: The number of vCPUs must be greater than 0, less than 32 and must be 1 or an even number if SMT is enabled.")
+	case m.Memory == 0 || m.Huge == "2M" && m.Memory%2 == 1:
+		return refusal("Machine config error: The memory size (MiB) is either 0, or not a multiple of the configured page size.")
+	case v.set["/balloon"] != nil && m.Memory < integerOf(v.set["/balloon"]["amount_mib"]):
+		return refusal("Machine config error: The memory size (MiB) is smaller than the previously set balloon device target size.")
+	case v.set["/balloon"] != nil && m.Huge == "2M":
+		return refusal("Machine config error: Firecracker's huge pages support is incompatible with memory ballooning.")
+	}
+	return nil
+}
+
+// read fills a struct from fields.
+func read(values map[string]json.RawMessage, into any) {
+	text, err := json.Marshal(values)
+	if err == nil {
+		json.Unmarshal(text, into)
+	}
+}
+
+func integerOf(raw json.RawMessage) (n int) {
+	json.Unmarshal(raw, &n)
+	return n
+}
+
+func (v *VMM) checkBootSource(r request) error {
+	if err := v.open(text(r.values["kernel_image_path"]), os.O_RDONLY); err != nil {
+		return refusal("Boot source error: The kernel file cannot be opened: " + err.Error())
+	}
+	if r.values["initrd_path"] == nil {
+		return nil
+	}
+	if err := v.open(text(r.values["initrd_path"]), os.O_RDONLY); err != nil {
+		return refusal("Boot source error: The initrd file cannot be opened due to invalid path or invalid permissions. " + err.Error())
+	}
+	return nil
+}
+
+func (v *VMM) checkDrive(r request) error {
+	if boolean(r.values["is_root_device"]) {
+		for path, drive := range v.set {
+			if strings.HasPrefix(path, "/drives/") && path != r.path && boolean(drive["is_root_device"]) {
+				return refusal("Drive config error: A root block device already exists!")
+			}
+		}
+	}
+	const prefix = "Drive config error: Unable to create the virtio block device: "
+	if r.values["path_on_host"] == nil || r.values["socket"] != nil {
+		return refusal(prefix + "Invalid block config.")
+	}
+	flags := os.O_RDWR
+	if boolean(r.values["is_read_only"]) {
+		flags = os.O_RDONLY
+	}
+	path := text(r.values["path_on_host"])
+	if err := v.open(path, flags); err != nil {
+		return refusal(prefix + "Virtio backend error: Error manipulating the backing file: " + err.Error() + " " + path)
+	}
+	return nil
+}
+
+func boolean(raw json.RawMessage) (b bool) {
+	json.Unmarshal(raw, &b)
+	return b
+}
+
+func (v *VMM) checkInterface(r request) error {
+	for path, other := range v.set {
+		if mac := r.values["guest_mac"]; mac != nil && strings.HasPrefix(path, "/network-interfaces/") && path != r.path && strings.EqualFold(text(mac), text(other["guest_mac"])) {
+			return refusal("Network config error: The MAC address is already in use: " + strings.ToLower(text(mac)))
+		}
+	}
+	const prefix = "Network config error: Could not create the network device: Open tap device failed: "
+	name := text(r.values["host_dev_name"])
+	if len(name) > 15 {
+		return refusal(prefix + "Invalid interface name")
+	}
+	return nil
+}
+
+func (v *VMM) checkVsock(r request) error {
+	if old := v.set["/vsock"]; old != nil && text(old["uds_path"]) == text(r.values["uds_path"]) {
+		return nil // its socket is removed first
+	}
+	if _, err := os.Lstat(v.at(text(r.values["uds_path"]))); !errors.Is(err, fs.ErrNotExist) {
+		return refusal("Vsock config error: Cannot create backend for vsock device: Error binding to the host-side Unix socket: Address in use (os error 98)")
+	}
+	return nil
+}
+
+func (v *VMM) checkBalloon(r request) error {
+	machine := v.machineConfig()
+	memory := 128
+	if raw, ok := machine["mem_size_mib"].(json.RawMessage); ok {
+		memory = integerOf(raw)
+	}
+	if integerOf(r.values["amount_mib"]) > memory {
+		return refusal("Balloon config error: Amount of pages requested is too large.")
+	}
+	if text(v.set["/machine-config"]["huge_pages"]) == "2M" {
+		return refusal("Balloon config error: Firecracker's huge pages support is incompatible with memory ballooning.")
+	}
+	return nil
+}
+
+func (v *VMM) checkMetadata(r request) error {
+	if raw := r.values["ipv4_address"]; raw != nil && !linkLocal(text(raw)) {
+		return refusal("MMMDS config error: The MMDS IPv4 address is not link local.")
+	}
+	var interfaces []string
+	json.Unmarshal(r.values["network_interfaces"], &interfaces)
+	if len(interfaces) == 0 {
+		return refusal("MMMDS config error: The list of network interface IDs that allow forwarding MMDS requests is empty.")
+	}
+	for _, id := range interfaces {
+		if v.set["/network-interfaces/"+id] == nil {
+			return refusal("MMMDS config error: The list of network interface IDs provided contains at least one ID that does not correspond to any existing network interface.")
+		}
+	}
+	return nil
+}
+
+// linkLocal says whether an IPv4 address is one that RFC 3927 lets be used.
+func linkLocal(text string) bool {
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		return false
+	}
+	b := addr.As4()
+	return addr.IsLinkLocalUnicast() && b[2] != 0 && b[2] != 255
+}
+
+func (v *VMM) checkLogger(r request) error {
+	if r.values["log_path"] == nil {
+		return nil
+	}
+	if err := v.open(text(r.values["log_path"]), os.O_RDWR); err != nil {
+		return refusal("Logger error: Failed to open target file: " + err.Error())
+	}
+	return nil
+}
+
+func (v *VMM) checkMetrics(r request) error {
+	const prefix = "Metrics error: Cannot initialize the metrics system due to bad user input: "
+	if err := v.open(text(r.values["metrics_path"]), os.O_RDWR); err != nil {
+		return refusal(prefix + err.Error())
+	}
+	if v.metrics {
+		return refusal(prefix + "Reinitialization of metrics not allowed.")
+	}
+	v.metrics = true
+	return nil
+}
+
+func (v *VMM) checkDrivePatch(r request) error { return nil }
+
+func (v *VMM) checkInterfacePatch(r request) error { return nil }
+
+// snapshot writes none.
+func (v *VMM) snapshot(r request) error {
+	if text(r.values["snapshot_type"]) == "Diff" && !boolean(v.set["/machine-config"]["track_dirty_pages"]) {
+		return refusal("The requested operation is not supported: Diff snapshots are not allowed on uVMs with dirty page tracking disabled.")
+	}
+	if !v.paused {
+		return refusal("Create snapshot error: Cannot save the microVM state: Operation not allowed: save/restore unavailable while running")
+	}
+	return nil
+}
+
+// load ends the VMM, as any load that goes wrong does: it has no snapshots.
+func (v *VMM) load(path string) error {
+	if v.taint {
+		return refusal(tainted)
+	}
+	v.dead = true
+	const prefix = "Load snapshot error: Failed to restore from snapshot: Failed to get snapshot state from file: "
+	if err := v.open(path, os.O_RDONLY); err != nil {
+		return refusal(prefix + "Failed to open snapshot file: " + err.Error())
+	}
+	return refusal(prefix + `Failed to load snapshot state from file: An error occured with serialization/deserialization: OtherString("empty string, expected a semver version")`)
+}
