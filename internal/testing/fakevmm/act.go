@@ -3,7 +3,10 @@
 package fakevmm
 
 import (
+	"debug/elf"
 	"encoding/json"
+	"io"
+	"os"
 	"strings"
 )
 
@@ -89,7 +92,23 @@ func (v *VMM) action(what string) error {
 	return nil
 }
 
+// boot loads the kernel: an ELF file, or a [Kernel].
 func (v *VMM) boot() error {
+	head := make([]byte, 64)
+	f, err := os.Open(v.at(text(v.set["/boot-source"]["kernel_image_path"])))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	const prefix = "System configuration error: Cannot load kernel due to invalid memory configuration or invalid kernel image: Kernel Loader: failed to load ELF kernel image: Kernel Loader: "
+	n, _ := io.ReadFull(f, head)
+	switch {
+	case n > 0 && head[0] == '{':
+	case n < len(head):
+		return refusal(prefix + "Unable to read elf header")
+	case string(head[:4]) != elf.ELFMAG:
+		return refusal(prefix + "Invalid Elf magic number")
+	}
 	if v.Boot != nil {
 		if err := v.Boot(); err != nil {
 			return err
@@ -97,19 +116,4 @@ func (v *VMM) boot() error {
 	}
 	v.booted = true
 	return nil
-}
-
-func (v *VMM) balloon(r request) (any, error) {
-	balloon := v.set["/balloon"]
-	switch {
-	case balloon == nil:
-		return nil, refusal(noBalloon)
-	case r.key == "GET /balloon":
-		return balloon, nil
-	case r.key == "GET /balloon/statistics":
-		return map[string]int{"target_pages": 0, "actual_pages": 0, "target_mib": 0, "actual_mib": 0}, nil
-	case r.key == "PATCH /balloon": // the guest has no driver
-		return nil, refusal("Balloon config error: Error creating the balloon device: Device not activated yet.")
-	}
-	return nil, nil
 }

@@ -37,6 +37,14 @@ func (v *VMM) at(path string) string {
 	return filepath.Join(v.Dir, path)
 }
 
+// inDirectory says why a file can't be made: there is no directory for it.
+func (v *VMM) inDirectory(path string) error {
+	if _, err := os.Stat(filepath.Dir(v.at(path))); err != nil {
+		return osError(err)
+	}
+	return nil
+}
+
 // osError puts an error as Rust does.
 func osError(err error) error {
 	var errno syscall.Errno
@@ -81,20 +89,33 @@ func read(values map[string]json.RawMessage, into any) {
 	}
 }
 
+// memory returns the machine's, in MiB.
+func (v *VMM) memory() int {
+	if raw := v.set["/machine-config"]["mem_size_mib"]; raw != nil {
+		return integerOf(raw)
+	}
+	return 128
+}
+
 func integerOf(raw json.RawMessage) (n int) {
 	json.Unmarshal(raw, &n)
 	return n
 }
 
+// commandLineSize is the kernel's, in bytes, its end included: on x86_64.
+const commandLineSize = 2048
+
 func (v *VMM) checkBootSource(r request) error {
 	if err := v.open(text(r.values["kernel_image_path"]), os.O_RDONLY); err != nil {
 		return refusal("Boot source error: The kernel file cannot be opened: " + err.Error())
 	}
-	if r.values["initrd_path"] == nil {
-		return nil
+	if initrd := r.values["initrd_path"]; initrd != nil {
+		if err := v.open(text(initrd), os.O_RDONLY); err != nil {
+			return refusal("Boot source error: The initrd file cannot be opened due to invalid path or invalid permissions. " + err.Error())
+		}
 	}
-	if err := v.open(text(r.values["initrd_path"]), os.O_RDONLY); err != nil {
-		return refusal("Boot source error: The initrd file cannot be opened due to invalid path or invalid permissions. " + err.Error())
+	if len(text(r.values["boot_args"])) >= commandLineSize {
+		return refusal("Boot source error: The kernel command line is invalid: Invalid cmdline capacity provided.")
 	}
 	return nil
 }
@@ -138,6 +159,12 @@ func (v *VMM) checkInterface(r request) error {
 	if len(name) > 15 {
 		return refusal(prefix + "Invalid interface name")
 	}
+	for path, other := range v.set {
+		if strings.HasPrefix(path, "/network-interfaces/") && path != r.path && text(other["host_dev_name"]) == name {
+			return refusal(prefix + "Error while creating ifreq structure: Resource busy (os error 16). Invalid TUN/TAP Backend provided by " + name +
+				". Check our documentation on setting up the network devices.")
+		}
+	}
 	return nil
 }
 
@@ -145,19 +172,22 @@ func (v *VMM) checkVsock(r request) error {
 	if old := v.set["/vsock"]; old != nil && text(old["uds_path"]) == text(r.values["uds_path"]) {
 		return nil // its socket is removed first
 	}
-	if _, err := os.Lstat(v.at(text(r.values["uds_path"]))); !errors.Is(err, fs.ErrNotExist) {
-		return refusal("Vsock config error: Cannot create backend for vsock device: Error binding to the host-side Unix socket: Address in use (os error 98)")
+	const prefix = "Vsock config error: Cannot create backend for vsock device: Error binding to the host-side Unix socket: "
+	path := text(r.values["uds_path"])
+	if len(path) > 107 {
+		return refusal(prefix + "path must be shorter than SUN_LEN")
+	}
+	if err := v.inDirectory(path); err != nil {
+		return refusal(prefix + err.Error())
+	}
+	if _, err := os.Lstat(v.at(path)); !errors.Is(err, fs.ErrNotExist) {
+		return refusal(prefix + "Address in use (os error 98)")
 	}
 	return nil
 }
 
 func (v *VMM) checkBalloon(r request) error {
-	machine := v.machineConfig()
-	memory := 128
-	if raw, ok := machine["mem_size_mib"].(json.RawMessage); ok {
-		memory = integerOf(raw)
-	}
-	if integerOf(r.values["amount_mib"]) > memory {
+	if integerOf(r.values["amount_mib"]) > v.memory() {
 		return refusal("Balloon config error: Amount of pages requested is too large.")
 	}
 	if text(v.set["/machine-config"]["huge_pages"]) == "2M" {
@@ -213,32 +243,4 @@ func (v *VMM) checkMetrics(r request) error {
 	}
 	v.metrics = true
 	return nil
-}
-
-func (v *VMM) checkDrivePatch(r request) error { return nil }
-
-func (v *VMM) checkInterfacePatch(r request) error { return nil }
-
-// snapshot writes none.
-func (v *VMM) snapshot(r request) error {
-	if text(r.values["snapshot_type"]) == "Diff" && !boolean(v.set["/machine-config"]["track_dirty_pages"]) {
-		return refusal("The requested operation is not supported: Diff snapshots are not allowed on uVMs with dirty page tracking disabled.")
-	}
-	if !v.paused {
-		return refusal("Create snapshot error: Cannot save the microVM state: Operation not allowed: save/restore unavailable while running")
-	}
-	return nil
-}
-
-// load ends the VMM, as any load that goes wrong does: it has no snapshots.
-func (v *VMM) load(path string) error {
-	if v.taint {
-		return refusal(tainted)
-	}
-	v.dead = true
-	const prefix = "Load snapshot error: Failed to restore from snapshot: Failed to get snapshot state from file: "
-	if err := v.open(path, os.O_RDONLY); err != nil {
-		return refusal(prefix + "Failed to open snapshot file: " + err.Error())
-	}
-	return refusal(prefix + `Failed to load snapshot state from file: An error occured with serialization/deserialization: OtherString("empty string, expected a semver version")`)
 }

@@ -4,6 +4,7 @@ package fakevmm
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -12,12 +13,15 @@ import (
 
 // The refusals that depend on what was called before, in the words of src/vmm/src/rpc_interface.rs@v1.12.1 and what it calls.
 const (
-	tooEarly  = "The requested operation is not supported before starting the microVM."
-	tooLate   = "The requested operation is not supported after starting the microVM."
-	noBalloon = "Balloon config error: No balloon device found."
-	noMethod  = "{ \"error\": \"Invalid HTTP Method: Unsupported HTTP method.\nAll previous unanswered requests will be dropped.\" }" // of its HTTP server
-	tainted   = "Load snapshot error: Loading a microVM snapshot not allowed after configuring boot-specific resources."
+	tooEarly = "The requested operation is not supported before starting the microVM."
+	tooLate  = "The requested operation is not supported after starting the microVM."
+	tooLong  = "{ \"error\": \"Request payload with size %d is larger than the limit of %d allowed by server.\nAll previous unanswered requests will be dropped.\" }"
+	noMethod = "{ \"error\": \"Invalid HTTP Method: Unsupported HTTP method.\nAll previous unanswered requests will be dropped.\" }" // of its HTTP server
+	tainted  = "Load snapshot error: Loading a microVM snapshot not allowed after configuring boot-specific resources."
 )
+
+// bodyLimit is how long a body may be, in bytes, unless the command line says otherwise.
+const bodyLimit = 51200
 
 // VMM is one microVM as the API sees it.
 type VMM struct {
@@ -68,8 +72,11 @@ func (r refusal) Error() string { return string(r) }
 func (v *VMM) Do(method, path string, body []byte) (status int, text []byte) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !v.Release.has(method) {
+	switch {
+	case !v.Release.has(method):
 		return http.StatusBadRequest, []byte(noMethod)
+	case len(body) > bodyLimit:
+		return http.StatusBadRequest, fmt.Appendf(nil, tooLong, len(body), bodyLimit)
 	}
 	answer, err := v.do(method, path, body)
 	if err != nil {
