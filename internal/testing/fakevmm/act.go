@@ -13,7 +13,7 @@ import (
 // act does what was asked for.
 func (v *VMM) act(r request) (any, error) {
 	if v.set == nil {
-		v.set = map[string]map[string]json.RawMessage{}
+		v.set, v.orders = map[string]map[string]json.RawMessage{}, map[string][]string{}
 	}
 	switch r.key {
 	case "GET /":
@@ -45,17 +45,13 @@ func (v *VMM) act(r request) (any, error) {
 			return nil, err
 		}
 	}
-	if strings.HasPrefix(r.key, "PUT ") || r.key == "PATCH /machine-config" {
+	switch {
+	case strings.HasPrefix(r.key, "PUT ") || r.key == "PATCH /machine-config":
 		v.put(r.path, r.values)
+	case v.set[r.path] != nil:
+		v.patch(r.path, r.values)
 	}
 	return nil, nil
-}
-
-func (v *VMM) put(path string, values map[string]json.RawMessage) {
-	if v.set[path] == nil {
-		v.paths = append(v.paths, path)
-	}
-	v.set[path] = values
 }
 
 func text(raw json.RawMessage) string {

@@ -53,7 +53,7 @@ func (v *VMM) balloon(r request) (any, error) {
 	case balloon == nil:
 		return nil, refusal(prefix + "No balloon device found.")
 	case r.key == "GET /balloon":
-		return balloon, nil
+		return v.describe("Balloon", balloon), nil
 	case r.key == "PATCH /balloon":
 		return nil, refusal(prefix + "Device not activated yet.")
 	case r.key == "PATCH /balloon/statistics" && interval != asked && (interval == 0 || asked == 0):
@@ -64,7 +64,8 @@ func (v *VMM) balloon(r request) (any, error) {
 	case interval == 0:
 		return nil, refusal(prefix + "Received stats querry when stats are disabled.")
 	}
-	return map[string]int{"target_pages": 0, "actual_pages": 0, "target_mib": 0, "actual_mib": 0}, nil
+	target := integerOf(balloon["amount_mib"])
+	return map[string]int{"target_pages": target << 8, "actual_pages": 0, "target_mib": target, "actual_mib": 0}, nil
 }
 
 // snapshot writes none.

@@ -33,16 +33,17 @@ type VMM struct {
 	// CtrlAltDel is called when the guest gets it.
 	CtrlAltDel func()
 
-	mu      sync.Mutex
-	set     map[string]map[string]json.RawMessage // configured resources by path
-	paths   []string                              // of set, in the order of their configuration
-	data    any                                   // of MMDS
-	filled  bool                                  // data was put
-	taint   bool                                  // something boot-specific was configured
-	metrics bool
-	booted  bool
-	paused  bool
-	dead    bool // what it refused last ends it
+	mu         sync.Mutex
+	set        map[string]map[string]json.RawMessage // configured resources by path
+	orders     map[string][]string                   // of the paths in set, by section
+	forwarding []string                              // paths of NICs that forward metadata
+	data       any                                   // of MMDS
+	filled     bool                                  // data was put
+	taint      bool                                  // something boot-specific was configured
+	metrics    bool
+	booted     bool
+	paused     bool
+	dead       bool // what it refused last ends it
 }
 
 // late are the requests of a started machine; early those of one that has not started. The others are for both.
