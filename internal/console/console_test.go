@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // guest is what a VMM's standard output is to a console.
@@ -110,6 +111,61 @@ func TestFlood(t *testing.T) {
 			t.Errorf("the last %d bytes: %d bytes, beginning %q", tail, len(got), got[:min(len(got), 40)])
 		}
 	}
+}
+
+// TestLeavingDrainerLosesNothing: who stops draining has moved what was there, also when the guest ends at the same time and another drained until then.
+func TestLeavingDrainerLosesNothing(t *testing.T) {
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, leave := range map[string]func(g *guest) error{
+		"at once": func(g *guest) error { return Drain(over, g.dir, nil) },
+		"while it waits for another": func(g *guest) error {
+			before, err := hold(t.Context(), g.dir, nil)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			left := make(chan error)
+			go func() { left <- Drain(ctx, g.dir, nil) }()
+			for begin := time.Now(); holders(t, fifo(g.dir)) < 2; time.Sleep(time.Millisecond) {
+				if time.Since(begin) > 10*time.Second {
+					t.Error("who waits does not hold the FIFO")
+					break
+				}
+			}
+			g.out.Close()
+			before.Close()
+			cancel()
+			return <-left
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newGuest(t)
+			g.write(100 << 10)
+			if err := leave(g); err != nil {
+				t.Fatal(err)
+			}
+			g.out.Close()
+			if text := g.read(ReadOptions{}); text != g.all.String() {
+				t.Errorf("%d bytes of %d are kept", len(text), g.all.Len())
+			}
+		})
+	}
+}
+
+// holders counts this process's descriptors of a file.
+func holders(t *testing.T, path string) (n int) {
+	t.Helper()
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil && target == path {
+			n++
+		}
+	}
+	return n
 }
 
 // TestFollow: a reader that keeps up misses nothing, over several rotations, and ends with the run.

@@ -21,36 +21,38 @@ const (
 	lastPause     = time.Millisecond
 )
 
-// Drain moves what comes out of the FIFO to the log, until the VMM has ended and all is moved, or ctx ends. Where another process drains it waits for that one's
-// end. Ended is closed when the VMM has ended. A console that is gone is no error.
+// Drain moves what comes out of the FIFO to the log, until the VMM has ended and all is moved, or ctx ends; also then it moves what is in the FIFO. Where another
+// process drains it waits for that one's end, and holds the FIFO so that nothing is lost between. Ended is closed when the VMM has ended. A console that is gone
+// is no error.
 func Drain(ctx context.Context, dir string, ended <-chan struct{}) error {
-	lock, err := hold(ctx, dir, ended)
-	if err != nil {
-		return ignoreGone(err)
-	}
-	defer lock.Close()
 	in, err := os.OpenFile(fifo(dir), os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return ignoreGone(err)
 	}
 	defer in.Close()
+	lock, err := hold(ctx, dir, ended)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	defer lock.Close()
 	stop := context.AfterFunc(ctx, func() { in.SetReadDeadline(time.Now()) })
 	defer stop()
 	out := &ring{dir: dir}
 	defer out.close()
 	err = out.move(in)
 	if ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil
+		err = out.sweep(in)
 	}
 	return ignoreGone(err)
 }
 
-// hold becomes the drainer.
+// hold becomes the drainer. When ctx ends it tries once more: the drainer before may have left at the same time.
 func hold(ctx context.Context, dir string, ended <-chan struct{}) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "console.lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
+	last := false
 	for pause := takeOverPause; ; {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
@@ -59,9 +61,12 @@ func hold(ctx context.Context, dir string, ended <-chan struct{}) (*os.File, err
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			return nil, errors.Join(err, f.Close())
 		}
+		if last {
+			return nil, errors.Join(os.ErrNotExist, f.Close())
+		}
 		select {
 		case <-ctx.Done():
-			return nil, errors.Join(os.ErrNotExist, f.Close())
+			last = true
 		case <-ended:
 			ended, pause = nil, lastPause
 		case <-time.After(pause):
@@ -85,11 +90,28 @@ type ring struct {
 
 // move copies from the FIFO until it has no writer any more. What a full FIFO could not take before is marked.
 func (r *ring) move(in *os.File) error {
-	buffer := make([]byte, 64<<10)
 	left := -1 // bytes until the mark
 	if size, fill, err := unix.PipeFill(in); err == nil && fill >= size-4096 {
 		left = fill
 	}
+	return r.copy(in, left)
+}
+
+// sweep copies what is in the FIFO now, and waits for nothing: with the last holder's end it would be lost.
+func (r *ring) sweep(in *os.File) error {
+	_, fill, err := unix.PipeFill(in)
+	if err != nil {
+		return err
+	}
+	if err := in.SetReadDeadline(time.Time{}); err != nil { // it has passed
+		return err
+	}
+	return r.copy(io.LimitReader(in, int64(fill)), -1)
+}
+
+// copy copies to the end, with the mark behind so many bytes; -1 is none.
+func (r *ring) copy(in io.Reader, left int) error {
+	buffer := make([]byte, 64<<10)
 	for {
 		n, err := in.Read(buffer)
 		part := buffer[:n]
