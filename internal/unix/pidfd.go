@@ -56,6 +56,24 @@ func PidfdPeek(pidfd int) (exited bool, code, signal int, err error) {
 	return pidfdWait(pidfd, unix.WNOWAIT)
 }
 
+// PidfdExit says how the process of a descriptor ended once its parent has reaped it, whoever that was (ioctl_pidfd(2), PIDFD_INFO_EXIT, Linux 6.15).
+// The descriptor must have been opened before. An error where that is not known: yet, or ever.
+func PidfdExit(pidfd int) (exited bool, code, signal int, err error) {
+	const infoExit = 1 << 3 // include/uapi/linux/pidfd.h
+	info := unix.PidfdInfo{Mask: infoExit}
+	if err := unix.IoctlPidfdInfo(pidfd, &info); err != nil {
+		return false, 0, 0, os.NewSyscallError("ioctl PIDFD_GET_INFO", err)
+	}
+	if info.Mask&infoExit == 0 {
+		return false, 0, 0, os.NewSyscallError("ioctl PIDFD_GET_INFO", syscall.ENODATA)
+	}
+	status := syscall.WaitStatus(info.Exit_code)
+	if status.Signaled() {
+		return true, 0, int(status.Signal()), nil
+	}
+	return status.Exited(), status.ExitStatus(), 0, nil
+}
+
 func pidfdWait(pidfd, options int) (exited bool, code, signal int, err error) {
 	var info unix.Siginfo
 	for {

@@ -4,8 +4,13 @@ package vmm
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
+	"syscall"
 	"testing"
+
+	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
 
 // TestAdoptedChildIsReaped: who opens the runtime again in one program adopts children of its own.
@@ -66,5 +71,64 @@ func TestZombieHasEnded(t *testing.T) {
 	case <-zombie.Done():
 	default:
 		t.Error("a zombie passes for one that runs")
+	}
+}
+
+// TestStatusOfAnothersChild: the kernel tells it, where it can, once the parent has reaped the child.
+func TestStatusOfAnothersChild(t *testing.T) {
+	parent := exec.Command("/bin/sh", "-c", "sleep 1000 & echo $!; wait; exit 0")
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Fscan(out, &pid); err != nil {
+		t.Fatal(err)
+	}
+	identity, err := identify(pid, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := Open(identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	want := Status{}
+	if _, _, _, err := unix.PidfdExit(int(p.pidfd.Fd())); errors.Is(err, syscall.ENODATA) { // not yet: the kernel can
+		want = Status{Known: true, Signal: 9}
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := p.Wait(t.Context()); err != nil || status != want {
+		t.Errorf("status %+v, %v, want %+v", status, err, want)
+	}
+	if err := parent.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCloseTellsAnEnd: nobody may wait for ever for an end that came before Close.
+func TestCloseTellsAnEnd(t *testing.T) {
+	for range 50 {
+		p := start(t, "exec sleep 1000")
+		if err := p.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		for ended := false; !ended; {
+			ended, _ = unix.PidfdEnded(int(p.pidfd.Fd()))
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-p.Done():
+		default:
+			t.Fatal("the end is not told")
+		}
 	}
 }

@@ -11,7 +11,7 @@
 //
 // A child that still runs when its Process is closed goes on; when it ends before this program does, and nobody adopts it, it stays a zombie until then.
 //
-// The status of an adopted process is known only where it is a child of this program: only a parent is told.
+// The status of an adopted process is known where it is a child of this program, and, from Linux 6.15, once its parent has reaped it.
 package vmm
 
 import (
@@ -33,6 +33,9 @@ type Identity struct {
 	BootID    string `json:"boot_id"`
 	Cgroup    string `json:"cgroup,omitempty"` // Path of the v2 leaf from the hierarchy's root. Empty where it has none.
 }
+
+// Self returns the identity of this process, which is in no leaf of ours.
+func Self() (Identity, error) { return identify(os.Getpid(), "") }
 
 func identify(pid int, cgroup string) (Identity, error) {
 	start, err := unix.StartTime(pid)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
@@ -57,6 +58,17 @@ func Open(identity Identity) (*Process, error) {
 	return p, nil
 }
 
+// Runs says whether the process of an identity runs now. One that has ended and is not reaped does not. It says yes where that can't be found out.
+func Runs(identity Identity) bool {
+	fd, err := unix.PidfdOpen(identity.PID)
+	if err != nil {
+		return !errors.Is(err, syscall.ESRCH) && !errors.Is(err, syscall.EINVAL)
+	}
+	defer syscall.Close(fd)
+	ended, err := unix.PidfdEnded(fd)
+	return !errors.Is(identity.verify(), ErrGone) && (!ended || err != nil)
+}
+
 // newProcess takes the pidfd over.
 func newProcess(identity Identity, pidfd int, child bool) (*Process, error) {
 	p := &Process{identity: identity, child: child, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), done: make(chan struct{})}
@@ -89,15 +101,31 @@ func (p *Process) reap(pidfd int) {
 		wait = unix.PidfdWait
 	}
 	exited, code, signal, err := wait(pidfd)
+	if errors.Is(err, syscall.ECHILD) {
+		exited, code, signal, err = exitOf(pidfd)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.status = Status{Known: err == nil && exited, Code: code, Signal: signal}
 }
 
+// exitPatience is how long the parent of another's child may take to reap it.
+const exitPatience = 20 * time.Millisecond
+
+// exitOf asks the kernel, which knows how another's child ended once that is reaped.
+func exitOf(pidfd int) (exited bool, code, signal int, err error) {
+	for begin := time.Now(); ; time.Sleep(200 * time.Microsecond) {
+		exited, code, signal, err = unix.PidfdExit(pidfd)
+		if !errors.Is(err, syscall.ENODATA) || time.Since(begin) > exitPatience {
+			return exited, code, signal, err
+		}
+	}
+}
+
 // Identity returns what is to be written down of the process.
 func (p *Process) Identity() Identity { return p.identity }
 
-// Done is closed when the process has ended, and a child has been reaped. It stays open when Close comes first.
+// Done is closed when the process has ended, and a child has been reaped. It stays open when Close comes before that end.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Wait waits for the end. Any number of callers get the same status.
@@ -130,6 +158,19 @@ func (p *Process) Kill() error {
 	return err
 }
 
+// closeDone tells an end that came just before Close, and that the goroutine has not seen.
+func (p *Process) closeDone() {
+	select {
+	case <-p.done:
+		return
+	default:
+	}
+	if ended, err := unix.PidfdEnded(int(p.pidfd.Fd())); ended && err == nil {
+		p.reap(int(p.pidfd.Fd()))
+		close(p.done)
+	}
+}
+
 // Close releases the descriptors and the goroutine. The process goes on. It may be called more than once.
 func (p *Process) Close() error {
 	p.mu.Lock()
@@ -141,6 +182,7 @@ func (p *Process) Close() error {
 	p.mu.Unlock()
 	err := p.quit.Close()
 	p.waiting.Wait()
+	p.closeDone()
 	if !p.child { // the Process that it was started by may be closed
 		unix.PidfdWait(int(p.pidfd.Fd()))
 	}
