@@ -62,6 +62,7 @@ func (d *driver) Console(ctx context.Context, uid string, o microvm.ConsoleOptio
 	if info.State == microvm.StateCreated || info.State == microvm.StateCreating {
 		return nil, stateError("read the console of", info.State)
 	}
+	d.adopt(uid) // what is read is what some process drains
 	options := console.ReadOptions{Tail: o.Tail}
 	if o.Follow {
 		options.Ended = d.drained(uid)

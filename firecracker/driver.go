@@ -18,6 +18,7 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/slot"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 	"github.com/tangle-network/microvm-runtime/internal/store"
+	"github.com/tangle-network/microvm-runtime/internal/vmm"
 )
 
 // driver implements microvm.Driver and all of its optional interfaces.
@@ -29,6 +30,7 @@ type driver struct {
 	slots   *slot.Pool    // nil when bare and not root
 	slice   *cgroup.Slice // nil where the host has no cgroup v2
 	log     *slog.Logger
+	self    *vmm.Identity // this process
 
 	life context.Context // ends with Close
 	end  context.CancelFunc
@@ -88,7 +90,11 @@ func open(options Options) (*driver, error) {
 		o.Logger.Warn("no cgroup for bare machines", "error", err)
 		slice = nil
 	}
-	d := &driver{options: o, binary: binary{path: o.Firecracker}, state: dir, store: files, slots: slots, slice: slice, log: o.Logger, watched: map[string]*watch{}}
+	self, err := vmm.Self()
+	if err != nil {
+		return nil, err
+	}
+	d := &driver{self: &self, options: o, binary: binary{path: o.Firecracker}, state: dir, store: files, slots: slots, slice: slice, log: o.Logger, watched: map[string]*watch{}}
 	d.life, d.end = context.WithCancel(context.Background())
 	return d, nil
 }

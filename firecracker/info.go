@@ -13,6 +13,7 @@ import (
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/state"
+	"github.com/tangle-network/microvm-runtime/internal/vmm"
 )
 
 // reapPatience is how long a reader waits for the lock of a machine whose VMM has ended and is not settled yet.
@@ -89,6 +90,7 @@ func (d *driver) info(ctx context.Context, uid, name string) (microvm.Info, erro
 	if err != nil || !ended {
 		return info, err
 	}
+	d.yieldToStarter(ctx, uid)
 	patient, cancel := context.WithTimeout(ctx, reapPatience)
 	defer cancel()
 	if err := d.reap(patient, uid); err != nil && !errors.Is(err, microvm.ErrBusy) {
@@ -149,13 +151,14 @@ func (d *driver) look(uid, name string) (info microvm.Info, ended bool, err erro
 	return info, ended, nil
 }
 
+// alive looks at the VMM of a run and begins nothing: a list of a thousand machines is no reason to watch them all.
 func (d *driver) alive(uid string, run *state.Run) bool {
-	process, err := d.processOf(uid, run)
-	if err != nil {
-		return false
+	w := d.watchOf(uid, run)
+	if w == nil {
+		return vmm.Runs(*run.Process)
 	}
 	select {
-	case <-process.Done():
+	case <-w.process.Done():
 		return false
 	default:
 		return true

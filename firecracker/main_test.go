@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -41,6 +42,7 @@ type order struct {
 	Files    uint64 // Soft RLIMIT_NOFILE. 0 leaves it.
 	Times    int
 	NoCgroup bool // As on a host without cgroup v2.
+	Stay     bool // Live on until standard input ends.
 }
 
 // childOptions are the options that a child is told.
@@ -105,6 +107,9 @@ func runChild(text string) int {
 	defer rt.Close()
 	for range max(1, o.Times) {
 		fmt.Println(sentinel(o.do(context.Background(), rt)))
+	}
+	if o.Stay {
+		io.Copy(io.Discard, os.Stdin)
 	}
 	return 0
 }

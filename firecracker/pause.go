@@ -12,6 +12,9 @@ import (
 
 // Pause holds the vCPUs of a running machine.
 func (d *driver) Pause(ctx context.Context, uid string) error {
+	if err := d.permits(ctx, "pause"); err != nil {
+		return err
+	}
 	return d.turn(ctx, uid, "pause", microvm.StateRunning, microvm.StatePaused, microvm.EventPaused)
 }
 
@@ -42,13 +45,19 @@ func (d *driver) turn(ctx context.Context, uid, verb string, from, to microvm.St
 	if err := d.setPaused(ctx, &m.record, to == microvm.StatePaused); err != nil { // also when the record says so: a turn back may have been interrupted
 		return err
 	}
-	if m.state == to {
+	return d.noteTurn(lock, m, to, what)
+}
+
+// noteTurn records what a VMM has done, unless it is on record.
+func (d *driver) noteTurn(lock *state.Lock, m *machine, to microvm.State, what microvm.EventType) error {
+	if m.run.State == to {
 		return nil
 	}
 	m.run.State = to
 	if err := lock.WriteRun(*m.run); err != nil {
 		return err
 	}
+	m.state = to
 	d.tell(&m.record, m.name, what, nil)
 	return nil
 }

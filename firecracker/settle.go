@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -37,10 +38,8 @@ func (d *driver) settle(lock *state.Lock, record *state.Record, run *state.Run, 
 
 // statusOf returns how the VMM ended, as far as the kernel tells us.
 func (d *driver) statusOf(uid string, run *state.Run) vmm.Status {
-	d.mu.Lock()
-	w := d.watched[uid]
-	d.mu.Unlock()
-	if w == nil || run.Process == nil || w.process.Identity() != *run.Process {
+	w := d.watchOf(uid, run)
+	if w == nil {
 		return vmm.Status{}
 	}
 	status, err := w.process.Wait(context.Background()) // it has ended: this does not wait
@@ -55,11 +54,31 @@ func (d *driver) forget(uid string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if w := d.watched[uid]; w != nil {
-		close(w.left)
+		d.leave(uid, w)
 		w.process.Close()
-		delete(d.watched, uid)
 	}
 }
+
+// starterPatience is how long the process that started a VMM, and so is told how it ended, may take to settle its run.
+const starterPatience = 300 * time.Millisecond
+
+// yieldToStarter waits, after the end of a VMM, for the process that started it, if that is another and lives.
+func (d *driver) yieldToStarter(ctx context.Context, uid string) {
+	for begin := time.Now(); time.Since(begin) < starterPatience; {
+		run, err := d.state.ReadRun(uid)
+		if err != nil || run == nil || run.Starter == nil || run.Starter.PID == os.Getpid() || d.watchKnows(uid, run) || !vmm.Runs(*run.Starter) {
+			return
+		}
+		select {
+		case <-time.After(2 * time.Millisecond):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// watchKnows says whether this process knows how a VMM that has ended did so.
+func (d *driver) watchKnows(uid string, run *state.Run) bool { return d.statusOf(uid, run).Known }
 
 // conclude says why a run ended. The guest's console is no evidence: a guest can write there what it likes.
 //

@@ -82,8 +82,9 @@ type boot struct {
 // run is the sequence of Start: from nothing to a VMM that says that the machine runs. A failure undoes it and has the VMM's own words.
 func (b *boot) run(ctx context.Context) (err error) {
 	b.steps = step.Begin("start", b.driver.options.hook)
-	b.state = state.Run{State: microvm.StateRunning, Started: time.Now().Round(0)}
+	b.state = state.Run{State: microvm.StateRunning, Started: time.Now().Round(0), Starter: b.driver.self}
 	defer b.closeOutput()
+	defer b.closeLeaf()
 	defer b.steps.End(&err)
 
 	if err := b.steps.Do("record", b.begin, b.unbegin); err != nil {
@@ -131,6 +132,13 @@ func (b *boot) removeLeaf() error {
 	return b.leaf.Remove()
 }
 
+// closeLeaf releases the descriptor that the VMM was born by. The leaf stays.
+func (b *boot) closeLeaf() {
+	if b.leaf != nil {
+		b.leaf.Close()
+	}
+}
+
 func (b *boot) spawn() (err error) {
 	command := b.place.command()
 	command.Cgroup = b.leaf
@@ -159,8 +167,8 @@ func (b *boot) identify() error {
 	if err := b.lock.WriteRun(b.state); err != nil {
 		return err
 	}
-	b.driver.watch(b.record.UID, b.process)
-	return nil
+	_, err := b.driver.watch(b.record.UID, b.process)
+	return err
 }
 
 func (b *boot) unwatch() error {

@@ -66,7 +66,7 @@ func (d *driver) descend(ctx context.Context, lock *state.Lock, m *machine, o mi
 		if err := d.intend(lock, m.run, microvm.ReasonStopped); err != nil {
 			return err
 		}
-		for _, ask := range d.asks(ctx, m, grace) {
+		for _, ask := range d.asks(ctx, lock, m, grace) {
 			done, err := d.askAndWait(ctx, m.process, grace, ask)
 			if done || err != nil {
 				return err
@@ -83,13 +83,16 @@ func (d *driver) descend(ctx context.Context, lock *state.Lock, m *machine, o mi
 }
 
 // asks returns the graceful steps that this machine may understand. It runs for them: a pause that was interrupted may not be on record.
-func (d *driver) asks(ctx context.Context, m *machine, grace time.Duration) []func(context.Context) error {
+func (d *driver) asks(ctx context.Context, lock *state.Lock, m *machine, grace time.Duration) []func(context.Context) error {
 	uid := m.record.UID
 	resuming, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
 	if err := d.setPaused(resuming, &m.record, false); err != nil {
 		d.log.Debug("the VMM can't resume", "uid", uid, "error", err)
 		return nil // nor can it hear
+	}
+	if err := d.noteTurn(lock, m, microvm.StateRunning, microvm.EventResumed); err != nil {
+		d.log.Warn("that the machine is resumed is not recorded", "uid", uid, "error", err)
 	}
 	var asks []func(context.Context) error
 	if m.record.Agent {
@@ -126,7 +129,7 @@ func (d *driver) intend(lock *state.Lock, run *state.Run, reason microvm.Reason)
 	return lock.WriteRun(*run)
 }
 
-// kill ends a VMM and all that is in its leaf, and waits until it is gone.
+// kill ends a VMM and waits until it is gone.
 func (d *driver) kill(uid string, process *vmm.Process) error {
 	if err := process.Kill(); err != nil && !errors.Is(err, vmm.ErrGone) {
 		return err
@@ -159,6 +162,7 @@ func (d *driver) Wait(ctx context.Context, uid string) (microvm.Exit, error) {
 		}
 		select {
 		case <-m.process.Done():
+			d.yieldToStarter(ctx, uid)
 		case <-ctx.Done():
 			return microvm.Exit{}, context.Cause(ctx)
 		}

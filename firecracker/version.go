@@ -75,6 +75,20 @@ func (b *binary) ask(ctx context.Context) (api.Version, error) {
 	return version, nil
 }
 
+// permits refuses a verb that the installed Firecracker must not be used for.
+func (d *driver) permits(ctx context.Context, verb string) error {
+	version, err := d.binary.ask(ctx)
+	if err != nil {
+		return err
+	}
+	for _, problem := range version.Known() {
+		if problem.Verb == verb {
+			return fmt.Errorf("%w: %s on Firecracker %s: %s (%s)", microvm.ErrUnsupported, verb, version, problem.What, problem.Remedy)
+		}
+	}
+	return nil
+}
+
 // supports refuses a plan that the installed Firecracker can't run, before anything is touched: it would refuse it late, or ignore what it does not know.
 func (d *driver) supports(ctx context.Context, p plan) error {
 	version, err := d.binary.ask(ctx)

@@ -23,14 +23,42 @@ type watch struct {
 	drained chan struct{} // closed when the VMM has ended and its console is all in the log
 }
 
-// watch begins to watch a VMM, until it ends, unwatch, or Close. It is called within a call, which Close waits for.
-func (d *driver) watch(uid string, process *vmm.Process) {
+// watch begins to watch a VMM, until it ends, unwatch, or Close, and takes it over: what it returns is the one that is watched, which is another where somebody was faster. The watch
+// of an earlier run ends.
+func (d *driver) watch(uid string, process *vmm.Process) (*vmm.Process, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.closed {
+		return nil, microvm.ErrClosed
+	}
+	if w := d.watched[uid]; w != nil {
+		if w.process.Identity() == process.Identity() {
+			return w.process, process.Close()
+		}
+		d.leave(uid, w)
+		w.process.Close()
+	}
 	w := &watch{process: process, left: make(chan struct{}), drained: make(chan struct{})}
 	d.watched[uid] = w
 	d.calls.Go(func() { d.drain(uid, w) })
 	d.calls.Go(func() { d.keep(uid, w) })
+	return process, nil
+}
+
+// leave ends a watch; d.mu is held.
+func (d *driver) leave(uid string, w *watch) {
+	close(w.left)
+	delete(d.watched, uid)
+}
+
+// watchOf returns the watch of a run, nil when this process has none.
+func (d *driver) watchOf(uid string, run *state.Run) *watch {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if w := d.watched[uid]; w != nil && run.Process != nil && w.process.Identity() == *run.Process {
+		return w
+	}
+	return nil
 }
 
 // drain moves the console to its log, until the VMM has ended. Where another process drains this one waits for its turn.
@@ -62,6 +90,7 @@ func (d *driver) keep(uid string, w *watch) {
 	case <-d.life.Done():
 		return
 	}
+	d.yieldToStarter(d.life, uid)
 	if err := d.reap(d.life, uid); err != nil && d.life.Err() == nil && !errors.Is(err, microvm.ErrNotFound) {
 		d.log.Warn("the end of a machine is not settled", "uid", uid, "error", err)
 	}
@@ -72,31 +101,24 @@ func (d *driver) unwatch(uid string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if w := d.watched[uid]; w != nil {
-		close(w.left)
-		delete(d.watched, uid)
+		d.leave(uid, w)
 	}
 }
 
 // processOf returns the VMM of a run, from now on watched by this process, or vmm.ErrGone. It stays the driver's to close.
 func (d *driver) processOf(uid string, run *state.Run) (*vmm.Process, error) {
-	d.mu.Lock()
-	w := d.watched[uid]
-	d.mu.Unlock()
-	if w != nil && w.process.Identity() == *run.Process {
+	if w := d.watchOf(uid, run); w != nil {
 		return w.process, nil
 	}
 	process, err := vmm.Open(*run.Process)
 	if err != nil {
 		return nil, err
 	}
-	d.mu.Lock()
-	w = d.watched[uid]
-	d.mu.Unlock()
-	if w != nil && w.process.Identity() == *run.Process { // somebody was faster
-		return w.process, process.Close()
+	watched, err := d.watch(uid, process)
+	if err != nil {
+		return nil, errors.Join(err, process.Close())
 	}
-	d.watch(uid, process)
-	return process, nil
+	return watched, nil
 }
 
 // reap settles the run of a machine whose VMM has ended.

@@ -7,13 +7,14 @@ type Problem struct {
 	Since  string // The release that brought it; empty for all before Fixed.
 	Fixed  string // Releases that mended it, one for each line of versions; empty while none has.
 	Source string // "path@tag" of Firecracker's repository from which this row was read.
+	Verb   string // What package firecracker therefore refuses to do; empty where a warning is all.
 }
 
 // problems are the rows of [Version.Known].
 var problems = []Problem{
 	{
 		What: "after a pause and resume without a snapshot new vsock connections of the host hang", Remedy: "use 1.15.1 where machines are paused",
-		Since: "1.16.0", Source: "src/vmm/src/devices/virtio/vsock/device.rs@v1.16.1", // kick gates what the host sends until the guest answers an event that was not sent
+		Since: "1.16.0", Verb: "pause", Source: "src/vmm/src/devices/virtio/vsock/device.rs@v1.16.1", // kick gates what the host sends until the guest answers an event that was not sent
 	}, {
 		What: "vsock connections of the guest time out after a restore", Remedy: "use 1.16.1 or later for snapshots",
 		Since: "1.16.0", Fixed: "1.16.1", Source: "CHANGELOG.md@v1.16.1",

@@ -52,6 +52,7 @@ type Run struct {
 	State   microvm.State `json:"state"` // Running or paused.
 	Started time.Time     `json:"started"`
 	Process *vmm.Identity `json:"process,omitempty"` // Nil until its VMM is born.
+	Starter *vmm.Identity `json:"starter,omitempty"` // The process that started it, and so is told how its VMM ends.
 	// Intent says who asked for the run's end, before it is asked for. Nil while nobody has.
 	Intent *Intent `json:"intent,omitempty"`
 
