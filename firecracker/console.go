@@ -46,28 +46,24 @@ func (d *driver) makeVolatile(uid string) error {
 }
 
 // Console reads the console of the last run.
-func (d *driver) Console(ctx context.Context, uid string, o microvm.ConsoleOptions) (io.ReadCloser, error) {
-	calling, leave, err := d.enter(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	if err := context.Cause(calling); err != nil {
-		return nil, err
-	}
-	info, _, err := d.look(uid, "")
-	if err != nil {
-		return nil, err
-	}
-	if info.State == microvm.StateCreated || info.State == microvm.StateCreating {
-		return nil, stateError("read the console of", info.State)
-	}
-	d.adopt(uid) // what is read is what some process drains
-	options := console.ReadOptions{Tail: o.Tail}
-	if o.Follow {
-		options.Ended = d.drained(uid)
-	}
-	return console.Open(ctx, d.state.Volatile(uid), options)
+func (d *driver) Console(ctx context.Context, uid string, o microvm.ConsoleOptions) (reader io.ReadCloser, err error) {
+	err = d.reading(ctx, func(context.Context) error {
+		info, _, err := d.look(uid, "")
+		if err != nil {
+			return err
+		}
+		if info.State == microvm.StateCreated || info.State == microvm.StateCreating {
+			return stateError("read the console of", info.State)
+		}
+		d.adopt(uid) // what is read is what some process drains
+		options := console.ReadOptions{Tail: o.Tail}
+		if o.Follow {
+			options.Ended = d.drained(uid)
+		}
+		reader, err = console.Open(ctx, d.state.Volatile(uid), options) // it is read after the call
+		return err
+	})
+	return reader, err
 }
 
 // drained returns what is closed when the machine's run is over and its console is all in the log; closed already when none runs.

@@ -15,25 +15,26 @@ import (
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/state"
 )
 
 // maxGreeting bounds the VMM's answer to CONNECT: "OK 4294967295\n".
 const maxGreeting = 32
 
 // Dial connects to a port of the guest through the VMM's socket: "CONNECT PORT\n", "OK HOST_PORT\n" (Firecracker's docs/vsock.md).
-func (d *driver) Dial(ctx context.Context, uid string, port uint32) (net.Conn, error) {
-	ctx, leave, err := d.enter(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
-	record, err := d.running(uid, "dial")
-	if err != nil {
-		return nil, err
-	}
+func (d *driver) Dial(ctx context.Context, uid string, port uint32) (conn net.Conn, err error) {
+	err = d.reading(ctx, func(ctx context.Context) error {
+		record, err := d.running(uid, "dial")
+		if err != nil {
+			return err
+		}
+		conn, err = d.connect(ctx, record, port)
+		return err
+	})
+	return conn, err
+}
+
+func (d *driver) connect(ctx context.Context, record *state.Record, port uint32) (net.Conn, error) {
 	conn, err := d.place(record).dial(ctx, vsockPath)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, fmt.Errorf("%w: its VMM does not answer: %w", microvm.ErrExited, err)
@@ -81,22 +82,17 @@ func refused(err error) error {
 }
 
 // Listen accepts the guest's connections to a port of the host: the VMM connects to a socket of the port's name.
-func (d *driver) Listen(ctx context.Context, uid string, port uint32) (net.Listener, error) {
-	ctx, leave, err := d.enter(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
-	record, err := d.running(uid, "listen for")
-	if err != nil {
-		return nil, err
-	}
-	listener, err := d.place(record).listen(fmt.Sprintf("%s_%d", vsockPath, port))
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("port %d: %w: somebody listened there already in this run", port, microvm.ErrExists)
-	}
+func (d *driver) Listen(ctx context.Context, uid string, port uint32) (listener net.Listener, err error) {
+	err = d.reading(ctx, func(context.Context) error {
+		record, err := d.running(uid, "listen for")
+		if err != nil {
+			return err
+		}
+		listener, err = d.place(record).listen(fmt.Sprintf("%s_%d", vsockPath, port))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("port %d: %w: somebody listened there already in this run", port, microvm.ErrExists)
+		}
+		return err
+	})
 	return listener, err
 }

@@ -138,6 +138,43 @@ func (d *driver) enter(ctx context.Context) (_ context.Context, leave func(), er
 	}, nil
 }
 
+// locked calls a verb's sequence with the machine's lock held and what load returned of it. It is a call: see enter.
+func (d *driver) locked(ctx context.Context, uid string, verb func(context.Context, *state.Lock, *machine) error) error {
+	ctx, leave, err := d.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return d.withMachine(ctx, uid, verb)
+}
+
+// withMachine is locked within a call.
+func (d *driver) withMachine(ctx context.Context, uid string, verb func(context.Context, *state.Lock, *machine) error) error {
+	lock, err := d.state.Lock(ctx, uid)
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	m, err := d.load(lock)
+	if err != nil {
+		return err
+	}
+	return verb(ctx, lock, m)
+}
+
+// reading calls a function that takes no lock. It is a call: see enter.
+func (d *driver) reading(ctx context.Context, read func(context.Context) error) error {
+	ctx, leave, err := d.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return read(ctx)
+}
+
 // Close ends this process's goroutines and descriptors, once the calls under way have returned. Machines run on.
 func (d *driver) Close() error {
 	d.mu.Lock()

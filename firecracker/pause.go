@@ -25,27 +25,15 @@ func (d *driver) Resume(ctx context.Context, uid string) error {
 
 // turn brings a machine from one state to the other. The VMM's word counts: what it says after an interrupted turn is what is recorded.
 func (d *driver) turn(ctx context.Context, uid, verb string, from, to microvm.State, what microvm.EventType) error {
-	ctx, leave, err := d.enter(ctx)
-	if err != nil {
-		return err
-	}
-	defer leave()
-	lock, err := d.state.Lock(ctx, uid)
-	if err != nil {
-		return err
-	}
-	defer lock.Unlock()
-	m, err := d.load(lock)
-	if err != nil {
-		return err
-	}
-	if m.state != from && m.state != to {
-		return stateError(verb, m.state)
-	}
-	if err := d.setPaused(ctx, &m.record, to == microvm.StatePaused); err != nil { // also when the record says so: a turn back may have been interrupted
-		return err
-	}
-	return d.noteTurn(lock, m, to, what)
+	return d.locked(ctx, uid, func(ctx context.Context, lock *state.Lock, m *machine) error {
+		if m.state != from && m.state != to {
+			return stateError(verb, m.state)
+		}
+		if err := d.setPaused(ctx, &m.record, to == microvm.StatePaused); err != nil { // also when the record says so: a turn back may have been interrupted
+			return err
+		}
+		return d.noteTurn(lock, m, to, what)
+	})
 }
 
 // noteTurn records what a VMM has done, unless it is on record.
@@ -76,33 +64,4 @@ func (d *driver) withAPI(ctx context.Context, record *state.Record, call func(*a
 	client := d.client(record)
 	defer client.Close()
 	return call(client)
-}
-
-// Rename gives a machine another name.
-func (d *driver) Rename(ctx context.Context, uid, name string) error {
-	ctx, leave, err := d.enter(ctx)
-	if err != nil {
-		return err
-	}
-	defer leave()
-	lock, err := d.state.Lock(ctx, uid)
-	if err != nil {
-		return err
-	}
-	defer lock.Unlock()
-	m, err := d.load(lock)
-	if err != nil {
-		return err
-	}
-	if m.state == microvm.StateDestroying || m.state == microvm.StateCreating {
-		return stateError("rename", m.state)
-	}
-	if m.name == name {
-		return nil
-	}
-	if err := lock.Rename(name); err != nil {
-		return err
-	}
-	d.tell(&m.record, name, microvm.EventRenamed, nil)
-	return nil
 }

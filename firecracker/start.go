@@ -31,32 +31,26 @@ func (d *driver) Start(ctx context.Context, uid string, o microvm.StartOptions) 
 }
 
 // startVMM returns nil when the machine runs already.
-func (d *driver) startVMM(ctx context.Context, uid string) (*boot, error) {
-	lock, err := d.state.Lock(ctx, uid)
-	if err != nil {
-		return nil, err
-	}
-	defer lock.Unlock()
-	m, err := d.load(lock)
-	if err != nil {
-		return nil, err
-	}
-	switch m.state {
-	case microvm.StateRunning:
-		return nil, nil
-	case microvm.StateCreated, microvm.StateStopped:
-	default:
-		return nil, stateError("start", m.state)
-	}
-	if err := d.supports(ctx, planOf(&m.record)); err != nil { // it may have been replaced since Create
-		return nil, err
-	}
-	b := &boot{driver: d, lock: lock, record: &m.record, name: m.name, place: d.place(&m.record), exit: m.exit}
-	b.before, _ = d.state.Begun(uid)
-	if err := b.run(ctx); err == nil || !b.unsaid {
-		return b, err
-	}
-	return b, b.bootAgain(ctx)
+func (d *driver) startVMM(ctx context.Context, uid string) (b *boot, err error) {
+	err = d.withMachine(ctx, uid, func(ctx context.Context, lock *state.Lock, m *machine) error {
+		switch m.state {
+		case microvm.StateRunning:
+			return nil
+		case microvm.StateCreated, microvm.StateStopped:
+		default:
+			return stateError("start", m.state)
+		}
+		if err := d.supports(ctx, planOf(&m.record)); err != nil { // it may have been replaced since Create
+			return err
+		}
+		b = &boot{driver: d, lock: lock, record: &m.record, name: m.name, place: d.place(&m.record), exit: m.exit}
+		b.before, _ = d.state.Begun(uid)
+		if err := b.run(ctx); err == nil || !b.unsaid {
+			return err
+		}
+		return b.bootAgain(ctx)
+	})
+	return b, err
 }
 
 // boot is one start of one machine.

@@ -24,36 +24,26 @@ const (
 
 // Stop is the ladder: the agent is asked; Ctrl-Alt-Del is sent; the VMM is killed. SIGTERM is no step of it: Firecracker has no handler, and as a
 // namespace's init it would ignore it for ever.
-func (d *driver) Stop(ctx context.Context, uid string, o microvm.StopOptions) (microvm.Exit, error) {
-	ctx, leave, err := d.enter(ctx)
-	if err != nil {
-		return microvm.Exit{}, err
-	}
-	defer leave()
-	lock, err := d.state.Lock(ctx, uid)
-	if err != nil {
-		return microvm.Exit{}, err
-	}
-	defer lock.Unlock()
-	m, err := d.load(lock)
-	if err != nil {
-		return microvm.Exit{}, err
-	}
-	switch m.state {
-	case microvm.StateStopped:
-		return *m.exit, nil
-	case microvm.StateRunning, microvm.StatePaused:
-	default:
-		return microvm.Exit{}, stateError("stop", m.state)
-	}
-	if err := d.descend(ctx, lock, m, o); err != nil {
-		return microvm.Exit{}, err
-	}
-	exit, err := d.settle(lock, &m.record, m.run, m.name)
-	if err != nil {
-		return microvm.Exit{}, err
-	}
-	return *exit, nil
+func (d *driver) Stop(ctx context.Context, uid string, o microvm.StopOptions) (exit microvm.Exit, err error) {
+	err = d.locked(ctx, uid, func(ctx context.Context, lock *state.Lock, m *machine) error {
+		switch m.state {
+		case microvm.StateStopped:
+			exit = *m.exit
+			return nil
+		case microvm.StateRunning, microvm.StatePaused:
+		default:
+			return stateError("stop", m.state)
+		}
+		if err := d.descend(ctx, lock, m, o); err != nil {
+			return err
+		}
+		settled, err := d.settle(lock, &m.record, m.run, m.name)
+		if err == nil {
+			exit = *settled
+		}
+		return err
+	})
+	return exit, err
 }
 
 // descend goes down the ladder until the VMM has ended.
@@ -140,41 +130,4 @@ func (d *driver) kill(uid string, process *vmm.Process) error {
 	case <-time.After(killPatience):
 		return fmt.Errorf("%w: the VMM of %s, process %d, is killed and not gone after %v", microvm.ErrBusy, uid, process.Identity().PID, killPatience)
 	}
-}
-
-// Wait waits for the end of the present run.
-func (d *driver) Wait(ctx context.Context, uid string) (microvm.Exit, error) {
-	ctx, leave, err := d.enter(ctx)
-	if err != nil {
-		return microvm.Exit{}, err
-	}
-	defer leave()
-	for {
-		m, err := d.peek(ctx, uid)
-		if err != nil {
-			return microvm.Exit{}, err
-		}
-		switch {
-		case m.state == microvm.StateStopped:
-			return *m.exit, nil
-		case m.process == nil:
-			return microvm.Exit{}, stateError("wait for", m.state)
-		}
-		select {
-		case <-m.process.Done():
-			d.yieldToStarter(ctx, uid)
-		case <-ctx.Done():
-			return microvm.Exit{}, context.Cause(ctx)
-		}
-	}
-}
-
-// peek loads a machine and gives its lock back.
-func (d *driver) peek(ctx context.Context, uid string) (*machine, error) {
-	lock, err := d.state.Lock(ctx, uid)
-	if err != nil {
-		return nil, err
-	}
-	defer lock.Unlock()
-	return d.load(lock)
 }

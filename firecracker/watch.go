@@ -123,11 +123,6 @@ func (d *driver) processOf(uid string, run *state.Run) (*vmm.Process, error) {
 
 // reap settles the run of a machine whose VMM has ended.
 func (d *driver) reap(ctx context.Context, uid string) error {
-	lock, err := d.state.Lock(ctx, uid)
-	if err != nil {
-		return err
-	}
-	defer lock.Unlock()
-	_, err = d.load(lock)
+	_, err := d.peek(ctx, uid)
 	return err
 }
