@@ -18,6 +18,7 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/slot"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 	"github.com/tangle-network/microvm-runtime/internal/store"
+	"github.com/tangle-network/microvm-runtime/internal/unix"
 	"github.com/tangle-network/microvm-runtime/internal/vmm"
 )
 
@@ -26,8 +27,8 @@ type driver struct {
 	options Options
 	state   *state.Dir
 	store   *store.Store
-	binary  binary        // of Firecracker
-	slots   *slot.Pool    // nil when bare and not root
+	binary  binary // of Firecracker
+	slots   *slot.Pool
 	slice   *cgroup.Slice // nil where the host has no cgroup v2
 	log     *slog.Logger
 	self    *vmm.Identity // this process
@@ -99,7 +100,7 @@ func open(options Options) (*driver, error) {
 	return d, nil
 }
 
-// checkJails refuses what would fail at every start: no root, or a jail directory that the store can't be linked into.
+// checkJails refuses what would fail at every start: no root, or a directory that no jail can be in.
 func checkJails(o Options) error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("%w: the jailer needs root (run as root, or set Options.Bare for development)", microvm.ErrInvalid)
@@ -107,18 +108,28 @@ func checkJails(o Options) error {
 	if err := os.MkdirAll(o.JailDir, 0o700); err != nil {
 		return err
 	}
-	probe := filepath.Join(o.JailDir, ".probe-"+state.NewUID())
-	source := probe + "-source"
-	defer os.Remove(probe)
-	defer os.Remove(source)
-	if err := os.WriteFile(filepath.Join(o.StateDir, filepath.Base(source)), nil, 0o600); err != nil {
+	noDevices, noPrograms, err := unix.MountLacks(o.JailDir)
+	if err != nil {
 		return err
 	}
-	source = filepath.Join(o.StateDir, filepath.Base(source))
-	if err := os.Link(source, probe); err != nil {
-		return errors.Join(fmt.Errorf("%w: Options.JailDir %s: %w (put it on the file system of StateDir %s)", microvm.ErrInvalid, o.JailDir, err, o.StateDir), os.Remove(source))
+	if noDevices || noPrograms {
+		return badOption("JailDir", o.JailDir, "must not be on a file system that is mounted nodev or noexec: jails have device nodes and a program (remount it, or put it elsewhere)")
 	}
-	return os.Remove(source)
+	return checkLinks(o)
+}
+
+// checkLinks tries to link a file of StateDir into JailDir.
+func checkLinks(o Options) (err error) {
+	name := ".probe-" + state.NewUID()
+	source, link := filepath.Join(o.StateDir, name), filepath.Join(o.JailDir, name)
+	if err := os.WriteFile(source, nil, 0o600); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.Remove(source)) }()
+	if err := os.Link(source, link); err != nil {
+		return badOption("JailDir", o.JailDir, fmt.Sprintf("must be on the file system of StateDir %s, so that files can be linked: %v", o.StateDir, err))
+	}
+	return os.Remove(link)
 }
 
 // enter begins a call, which Close interrupts and waits for. The context that it returns ends with the caller's and with the runtime.

@@ -17,6 +17,7 @@ import (
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/jail"
+	"github.com/tangle-network/microvm-runtime/internal/testing/leak"
 	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
 	"github.com/tangle-network/microvm-runtime/internal/testing/tinyguest"
 )
@@ -124,7 +125,7 @@ func overwritten(t *testing.T, layout jail.Layout, jailer, shared, inJail string
 	attack.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
 	out, moved := attack.CombinedOutput()
 	t.Logf("the VMM's user renames %s: %v %s", inJail, moved, out)
-	again := layout.Command(jailer, uid, uid, "--version")
+	again := layout.Command(jailer, uid, uid, 64<<20, "--version")
 	out, err = exec.Command(again.Path, again.Args...).CombinedOutput() // the machine's next start, without what we do before it
 	t.Logf("the jailer runs again: %v %.200s", err, out)
 	after, err := os.ReadFile(shared)
@@ -299,4 +300,61 @@ func deeper(at *os.Root, name string) (*os.Root, error) {
 		return nil, err
 	}
 	return at.OpenRoot(name)
+}
+
+// TestRealJailedLimits: a VMM leaves no core dump, and what it writes is bounded by what it needs.
+func TestRealJailedLimits(t *testing.T) {
+	p := ring.Real(t)
+	r := newRig(t, p, false, tinyguest.Program{Text: marker + "\n"})
+	vm := r.create("one")
+	defer r.destroy(vm)
+	r.start(vm)
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", r.info(vm).PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits := strings.Join(strings.Fields(string(text)), " ")
+	for _, want := range []string{"Max core file size 0 0 bytes", fmt.Sprintf("Max file size %d %[1]d bytes", (128+64)<<20)} {
+		if !strings.Contains(limits, want) {
+			t.Errorf("no %q in %s", want, text)
+		}
+	}
+}
+
+// TestHostJailDirectory: a file system on which no jail works is refused at once, with its remedy; the same one mounted otherwise is not.
+func TestHostJailDirectory(t *testing.T) {
+	ring.Host(t)
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "mode=0700"); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Unmount(dir, 0)
+	o := Options{StateDir: filepath.Join(dir, "state"), SocketDir: filepath.Join(dir, "run"), Slice: leak.Slice(filepath.Base(dir))}
+	for flags, refused := range map[uintptr]string{0: "", syscall.MS_NODEV: "nodev or noexec", syscall.MS_NOEXEC: "nodev or noexec"} {
+		if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|flags, ""); err != nil {
+			t.Fatal(err)
+		}
+		rt, err := New(o)
+		if refused == "" {
+			if err != nil {
+				t.Errorf("a good one: %v", err)
+			} else if err := rt.Close(); err != nil {
+				t.Error(err)
+			}
+			continue
+		}
+		if !errors.Is(err, microvm.ErrInvalid) || !strings.Contains(err.Error(), "Options.JailDir") || !strings.Contains(err.Error(), refused) {
+			t.Errorf("flags %x: %v", flags, err)
+		}
+	}
+	o.JailDir = filepath.Join(t.TempDir(), "jails") // another file system
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(o); !errors.Is(err, microvm.ErrInvalid) || !strings.Contains(err.Error(), "file system of StateDir") {
+		t.Errorf("jails elsewhere: %v", err)
+	}
+	if _, err := Purge(t.Context(), Options{StateDir: o.StateDir, SocketDir: o.SocketDir, Slice: o.Slice}); err != nil {
+		t.Error(err)
+	}
 }

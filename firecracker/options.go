@@ -107,6 +107,9 @@ func (o *Options) check() error {
 			return badOption(path.field, path.value, "must be a clean absolute path")
 		}
 	}
+	if o.Slice == "/" {
+		return badOption("Slice", o.Slice, "must not be the hierarchy's root")
+	}
 	if o.FirstUID < 1 || o.UIDCount < 1 || o.FirstUID+o.UIDCount > 1<<31 {
 		return badOption("FirstUID", fmt.Sprintf("%d+%d", o.FirstUID, o.UIDCount), "must be a range of users without root")
 	}

@@ -132,7 +132,14 @@ func (j *jailed) make(_ context.Context, p plan) error {
 }
 
 func (j *jailed) command() vmm.Command {
-	return j.layout.Command(j.jailer, j.uid, j.gid, firecrackerArgs()...)
+	return j.layout.Command(j.jailer, j.uid, j.gid, maxFile(j.record), firecrackerArgs()...)
+}
+
+// maxFile returns the size in bytes of the largest file that the VMM may have to write: its disk, or the guest's memory in a snapshot. One that was broken into fills
+// the host's disk no further.
+func maxFile(r *state.Record) int64 {
+	const beside = 64 << 20 // for its log, and what a snapshot has beside the memory
+	return int64(max(r.Spec.MemoryMiB, diskMiB(r)))<<20 + beside
 }
 
 func (j *jailed) remove() error {

@@ -201,7 +201,7 @@ func (b *boot) closeOutput() {
 // explain adds the VMM's own words to why it does not run.
 func (b *boot) explain(err error) error {
 	if words := b.driver.lastWords(b.record); words != "" {
-		return fmt.Errorf("%w\n%s", err, words)
+		return fmt.Errorf("%w; the VMM's last words were %q", err, words)
 	}
 	return err
 }

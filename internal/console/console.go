@@ -48,7 +48,7 @@ func Create(dir string) (*os.File, error) {
 	if err := unix.Mkfifo(fifo(dir), 0o600); err != nil {
 		return nil, err
 	}
-	// Non-blocking for the open only: with both ends it never blocks, and the flag spares the runtime's poller nothing.
+	// Both ends, so that neither this open nor a write without a reader blocks.
 	f, err := os.OpenFile(fifo(dir), os.O_RDWR|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err

@@ -83,11 +83,12 @@ func (l Layout) Build(f Files) error {
 	return errors.Join(os.Chown(log, f.UID, f.GID), os.Chmod(img, 0o755), os.Chmod(filepath.Join(img, "vm.json"), 0o444))
 }
 
-// Command returns the command that starts the VMM in the jail: the official jailer as init of a PID namespace, which becomes the VMM.
-func (l Layout) Command(jailer string, uid, gid int, args ...string) vmm.Command {
+// Command returns the command that starts the VMM in the jail: the official jailer as init of a PID namespace, which becomes the VMM. No file that it writes gets larger than
+// maxFile bytes.
+func (l Layout) Command(jailer string, uid, gid int, maxFile int64, args ...string) vmm.Command {
 	own := []string{
 		"--id", l.ID, "--exec-file", l.Exec, "--uid", strconv.Itoa(uid), "--gid", strconv.Itoa(gid),
-		"--chroot-base-dir", l.Base, "--",
+		"--chroot-base-dir", l.Base, "--resource-limit", "fsize=" + strconv.FormatInt(maxFile, 10), "--",
 	}
 	return vmm.Command{Path: jailer, Args: append(own, args...), PIDNamespace: true}
 }

@@ -32,5 +32,14 @@ func OpenBeneath(dir *os.File, name string, flags int, mode uint32) (*os.File, e
 	return os.NewFile(uintptr(fd), dir.Name()+"/"+name), nil
 }
 
+// MountLacks says what the mount that path is on does not let be used: device nodes, and programs (statvfs(3)).
+func MountLacks(path string) (devices, programs bool, err error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(path, &s); err != nil {
+		return false, false, &os.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	return s.Flags&unix.ST_NODEV != 0, s.Flags&unix.ST_NOEXEC != 0, nil
+}
+
 // O_PATH opens a file only to be named by (open(2)).
 const O_PATH = unix.O_PATH

@@ -8,6 +8,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // BootID returns the random id of the host's present boot (random(4)).
@@ -32,6 +34,11 @@ func StartTime(pid int) (uint64, error) {
 		return 0, fmt.Errorf("/proc/%d/stat: %d fields", pid, len(fields))
 	}
 	return strconv.ParseUint(fields[19], 10, 64)
+}
+
+// NoCoreDump keeps a process and what it becomes from leaving its memory in a file when it crashes (prlimit(2), core(5)).
+func NoCoreDump(pid int) error {
+	return os.NewSyscallError("prlimit", unix.Prlimit(pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil))
 }
 
 // CgroupV2 returns the process's path in the cgroup v2 hierarchy, from its root, "" when it has none (cgroups(7)).

@@ -10,9 +10,10 @@ import (
 	"syscall"
 
 	"github.com/tangle-network/microvm-runtime/internal/cgroup"
+	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
 
-// Command says how to start a process. It gets no signals of ours: it is the leader of a session of its own.
+// Command says how to start a process. It gets no signals of ours: it is the leader of a session of its own. It leaves no core dump: a guest's memory would be in it.
 type Command struct {
 	Path           string
 	Args           []string // Without the program's name.
@@ -67,6 +68,9 @@ func (c Command) start(inCgroup bool) (*Process, error) {
 	}
 	pid := cmd.Process.Pid
 	identity, err := identify(pid, path)
+	if err == nil {
+		err = noCoreDump(pid, pidfd)
+	}
 	if err != nil { // a child of ours that is not reaped is there
 		cmd.Process.Kill()
 		cmd.Wait() // its error is the signal
@@ -80,6 +84,15 @@ func (c Command) start(inCgroup bool) (*Process, error) {
 	}
 	cmd.Process.Release()
 	return p, nil
+}
+
+// noCoreDump sees to it that the child leaves none. One that has been killed meanwhile can't be told.
+func noCoreDump(pid, pidfd int) error {
+	err := unix.NoCoreDump(pid)
+	if ended, _ := unix.PidfdEnded(pidfd); ended {
+		return nil
+	}
+	return err
 }
 
 // stillborn says whether a child was killed before its first instruction. One that executes has an executable; one that has ended has none, and it
