@@ -24,17 +24,66 @@ const (
 
 // Stop is the ladder: the agent is asked; Ctrl-Alt-Del is sent; the VMM is killed. SIGTERM is no step of it: Firecracker has no handler, and as a
 // namespace's init it would ignore it for ever.
-func (d *driver) Stop(ctx context.Context, uid string, o microvm.StopOptions) (exit microvm.Exit, err error) {
-	err = d.locked(ctx, uid, func(ctx context.Context, lock *state.Lock, m *machine) error {
-		switch m.state {
-		case microvm.StateStopped:
+//
+// The lock is free while the guest is waited for, so that Destroy, or a Stop with Force, need not wait too.
+func (d *driver) Stop(ctx context.Context, uid string, o microvm.StopOptions) (microvm.Exit, error) {
+	ctx, leave, err := d.enter(ctx)
+	if err != nil {
+		return microvm.Exit{}, err
+	}
+	defer leave()
+	var process *vmm.Process // of the run that is to end
+	if !o.Force {
+		var asks []ask
+		err := d.withMachine(ctx, uid, func(ctx context.Context, lock *state.Lock, m *machine) (err error) {
+			process = m.process
+			asks, err = d.beginStop(ctx, lock, m, o)
+			return err
+		})
+		if err == nil {
+			err = d.askAll(ctx, process, asks, graceOf(o))
+		}
+		if err != nil {
+			return microvm.Exit{}, err
+		}
+	}
+	return d.endStop(ctx, uid, process)
+}
+
+// beginStop records the wish, and returns what a guest may understand of it; nothing for one that runs no more.
+func (d *driver) beginStop(ctx context.Context, lock *state.Lock, m *machine, o microvm.StopOptions) ([]ask, error) {
+	switch m.state {
+	case microvm.StateStopped:
+		return nil, nil
+	case microvm.StateRunning, microvm.StatePaused:
+	default:
+		return nil, stateError("stop", m.state)
+	}
+	if err := d.intend(lock, m.run, microvm.ReasonStopped); err != nil {
+		return nil, err
+	}
+	return d.asks(ctx, lock, m, graceOf(o)), nil
+}
+
+// endStop ends what runs still, by force, and says how the run ended. Process is the one that was asked, nil when none was.
+func (d *driver) endStop(ctx context.Context, uid string, process *vmm.Process) (exit microvm.Exit, err error) {
+	err = d.withMachine(ctx, uid, func(ctx context.Context, lock *state.Lock, m *machine) error {
+		switch {
+		case m.state == microvm.StateStopped:
 			exit = *m.exit
 			return nil
-		case microvm.StateRunning, microvm.StatePaused:
-		default:
+		case m.process == nil:
 			return stateError("stop", m.state)
+		case process != nil && process.Identity() != m.process.Identity():
+			return fmt.Errorf("%w: it was stopped, and started again by somebody else", microvm.ErrBusy)
 		}
-		if err := d.descend(ctx, lock, m, o); err != nil {
+		if err := context.Cause(ctx); err != nil { // nothing escalates after the context
+			return err
+		}
+		if err := d.intend(lock, m.run, microvm.ReasonForced); err != nil {
+			return err
+		}
+		if err := d.kill(uid, m.process); err != nil {
 			return err
 		}
 		settled, err := d.settle(lock, &m.record, m.run, m.name)
@@ -46,34 +95,28 @@ func (d *driver) Stop(ctx context.Context, uid string, o microvm.StopOptions) (e
 	return exit, err
 }
 
-// descend goes down the ladder until the VMM has ended.
-func (d *driver) descend(ctx context.Context, lock *state.Lock, m *machine, o microvm.StopOptions) error {
-	grace := o.Grace
-	if grace <= 0 {
-		grace = defaultGrace
+func graceOf(o microvm.StopOptions) time.Duration {
+	if o.Grace > 0 {
+		return o.Grace
 	}
-	if !o.Force {
-		if err := d.intend(lock, m.run, microvm.ReasonStopped); err != nil {
+	return defaultGrace
+}
+
+// ask asks a guest to end.
+type ask func(context.Context) error
+
+// askAll goes down the graceful steps until the VMM has ended.
+func (d *driver) askAll(ctx context.Context, process *vmm.Process, asks []ask, grace time.Duration) error {
+	for _, ask := range asks {
+		if done, err := d.askAndWait(ctx, process, grace, ask); done || err != nil {
 			return err
 		}
-		for _, ask := range d.asks(ctx, lock, m, grace) {
-			done, err := d.askAndWait(ctx, m.process, grace, ask)
-			if done || err != nil {
-				return err
-			}
-		}
 	}
-	if err := context.Cause(ctx); err != nil { // nothing escalates after the context
-		return err
-	}
-	if err := d.intend(lock, m.run, microvm.ReasonForced); err != nil {
-		return err
-	}
-	return d.kill(m.record.UID, m.process)
+	return nil
 }
 
 // asks returns the graceful steps that this machine may understand. It runs for them: a pause that was interrupted may not be on record.
-func (d *driver) asks(ctx context.Context, lock *state.Lock, m *machine, grace time.Duration) []func(context.Context) error {
+func (d *driver) asks(ctx context.Context, lock *state.Lock, m *machine, grace time.Duration) []ask {
 	uid := m.record.UID
 	resuming, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
@@ -84,7 +127,7 @@ func (d *driver) asks(ctx context.Context, lock *state.Lock, m *machine, grace t
 	if err := d.noteTurn(lock, m, microvm.StateRunning, microvm.EventResumed); err != nil {
 		d.log.Warn("that the machine is resumed is not recorded", "uid", uid, "error", err)
 	}
-	var asks []func(context.Context) error
+	var asks []ask
 	if m.record.Agent {
 		asks = append(asks, func(ctx context.Context) error { return guest.Shutdown(ctx, dialer{d, uid}) })
 	}
@@ -96,14 +139,18 @@ func (d *driver) asks(ctx context.Context, lock *state.Lock, m *machine, grace t
 	return asks
 }
 
-// askAndWait says whether the VMM ended within grace. That asking fails is not the end: the next step is due then, at once.
-func (d *driver) askAndWait(ctx context.Context, process *vmm.Process, grace time.Duration, ask func(context.Context) error) (bool, error) {
+// lastBreath is how long a VMM may take to be gone that did not answer a wish to end: it may be ending over it.
+const lastBreath = 200 * time.Millisecond
+
+// askAndWait says whether the VMM ended within grace. That asking fails is not the end: the next step is due then.
+func (d *driver) askAndWait(ctx context.Context, process *vmm.Process, grace time.Duration, ask ask) (bool, error) {
 	asking, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
 	asked := ask(asking)
 	if asked != nil && context.Cause(ctx) == nil {
 		d.log.Debug("a step of stop failed", "error", asked)
-		cancel()
+		timer := time.AfterFunc(lastBreath, cancel)
+		defer timer.Stop()
 	}
 	select {
 	case <-process.Done():

@@ -168,6 +168,43 @@ func TestCancelledStopOfAPausedMachine(t *testing.T) {
 	}
 }
 
+// TestForceOvertakes: who stops with patience holds nobody up.
+func TestForceOvertakes(t *testing.T) {
+	for name, end := range map[string]func(*microvm.VM) error{
+		"stop with force": func(vm *microvm.VM) error {
+			exit, err := vm.Stop(t.Context(), &microvm.StopOptions{Force: true})
+			if err == nil && exit.Reason != microvm.ReasonForced {
+				t.Errorf("exit %+v", exit)
+			}
+			return err
+		},
+		"destroy": func(vm *microvm.VM) error { return vm.Destroy(t.Context()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			vm, _ := fakeMachine(t, fakevmm.Faults{Deaf: true})
+			if err := vm.Start(t.Context(), nil); err != nil {
+				t.Fatal(err)
+			}
+			begun, stopped := make(chan struct{}), make(chan error)
+			go func() {
+				close(begun)
+				exit, err := vm.Stop(t.Context(), &microvm.StopOptions{Grace: time.Hour})
+				if err == nil && exit.Reason != microvm.ReasonForced {
+					t.Errorf("the patient one: %+v", exit)
+				}
+				stopped <- err
+			}()
+			<-begun
+			if err := end(vm); err != nil {
+				t.Error(err)
+			}
+			if err := <-stopped; err != nil && !errors.Is(err, microvm.ErrNotFound) {
+				t.Errorf("the patient one: %v", err)
+			}
+		})
+	}
+}
+
 // TestPauseIsRefused where the version must not be used for it, and is not where it may.
 func TestPauseIsRefused(t *testing.T) {
 	for version, refused := range map[string]bool{"1.12.1": false, "1.15.1": false, "1.16.0": true, "1.16.1": true} {

@@ -36,9 +36,16 @@ func StartTime(pid int) (uint64, error) {
 	return strconv.ParseUint(fields[19], 10, 64)
 }
 
-// NoCoreDump keeps a process and what it becomes from leaving its memory in a file when it crashes (prlimit(2), core(5)).
+// NoCoreDump keeps a process and what it becomes from leaving its memory in a file, or with a program that collects such, when it crashes: a limit of 1 byte says both,
+// one of 0 only the first (prlimit(2), core(5)). syscall.EPERM when the process has become another user's, and this one has no CAP_SYS_RESOURCE.
 func NoCoreDump(pid int) error {
-	return os.NewSyscallError("prlimit", unix.Prlimit(pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil))
+	const none = 1
+	var limit unix.Rlimit
+	if err := unix.Prlimit(pid, unix.RLIMIT_CORE, nil, &limit); err != nil {
+		return os.NewSyscallError("prlimit", err)
+	}
+	limit.Cur, limit.Max = min(none, limit.Max), min(none, limit.Max)
+	return os.NewSyscallError("prlimit", unix.Prlimit(pid, unix.RLIMIT_CORE, &limit, nil))
 }
 
 // CgroupV2 returns the process's path in the cgroup v2 hierarchy, from its root, "" when it has none (cgroups(7)).

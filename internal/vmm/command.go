@@ -13,7 +13,8 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
 
-// Command says how to start a process. It gets no signals of ours: it is the leader of a session of its own. It leaves no core dump: a guest's memory would be in it.
+// Command says how to start a process. It gets no signals of ours: it is the leader of a session of its own. It leaves no core dump, in which a guest's memory would be; where this process has
+// no CAP_SYS_RESOURCE and the child changes its user at once, only this process's own limit keeps it from that.
 type Command struct {
 	Path           string
 	Args           []string // Without the program's name.
@@ -67,9 +68,10 @@ func (c Command) start(inCgroup bool) (*Process, error) {
 		return nil, fmt.Errorf("start %s: %w", c.Path, err)
 	}
 	pid := cmd.Process.Pid
+	noCoreDump := unix.NoCoreDump(pid) // at once: the jailer is about to become another user
 	identity, err := identify(pid, path)
-	if err == nil {
-		err = noCoreDump(pid, pidfd)
+	if err == nil && !errors.Is(noCoreDump, syscall.EPERM) && !errors.Is(noCoreDump, syscall.ESRCH) {
+		err = noCoreDump
 	}
 	if err != nil { // a child of ours that is not reaped is there
 		cmd.Process.Kill()
@@ -84,15 +86,6 @@ func (c Command) start(inCgroup bool) (*Process, error) {
 	}
 	cmd.Process.Release()
 	return p, nil
-}
-
-// noCoreDump sees to it that the child leaves none. One that has been killed meanwhile can't be told.
-func noCoreDump(pid, pidfd int) error {
-	err := unix.NoCoreDump(pid)
-	if ended, _ := unix.PidfdEnded(pidfd); ended {
-		return nil
-	}
-	return err
 }
 
 // stillborn says whether a child was killed before its first instruction. One that executes has an executable; one that has ended has none, and it

@@ -5,8 +5,10 @@ package vmm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -118,5 +120,27 @@ func TestCloseLeavesTheProcess(t *testing.T) {
 func TestStartOfNothing(t *testing.T) {
 	if _, err := Start(Command{Path: "/nonexistent"}); !errors.Is(err, exec.ErrNotFound) && !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("start: %v", err)
+	}
+}
+
+// TestNoCoreDump: whatever this process's own limit is.
+func TestNoCoreDump(t *testing.T) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_CORE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	open := limit
+	open.Cur = open.Max
+	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &open); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Setrlimit(syscall.RLIMIT_CORE, &limit)
+	p := start(t, "exec sleep 1000")
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", p.Identity().PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if limits := strings.Join(strings.Fields(string(text)), " "); !strings.Contains(limits, "Max core file size 1 1 bytes") && open.Max > 0 {
+		t.Errorf("%s", text)
 	}
 }
