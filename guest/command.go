@@ -2,6 +2,7 @@ package guest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -29,10 +30,11 @@ type Cmd struct {
 	// Timeout kills the command, with all of its session, after so long. The guest keeps it, so it holds also when this process is gone. Optional: none.
 	Timeout time.Duration
 
-	dialer Dialer
-	stream *stream
-	closes []io.Closer // our ends of pipes, closed when the command has ended
-	ctx    context.Context
+	dialer   Dialer
+	patience time.Duration // 0 is reconnectPatience
+	stream   *stream
+	closes   []io.Closer // our ends of pipes, closed when the command has ended
+	ctx      context.Context
 }
 
 // Command returns a Cmd that executes name in the machine.
@@ -106,6 +108,7 @@ func (c *Cmd) Start(ctx context.Context) error {
 	c.stream = newStream(c.dialer, wire.Exec{
 		ID: rand.Text(), Argv: c.Args, Env: c.Env, Dir: c.Dir, User: c.User, Stdin: c.Stdin != nil, Timeout: c.Timeout.Milliseconds(),
 	})
+	c.stream.patience = cmp.Or(c.patience, reconnectPatience)
 	if err := c.stream.open(ctx, c.Stdin, c.Stdout, c.Stderr); err != nil {
 		c.closeAll()
 		return fmt.Errorf("exec %q: %w", c.Args[0], err)

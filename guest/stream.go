@@ -7,35 +7,31 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
-	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/wire"
 )
 
 const (
-	// reconnectPatience is how long a broken stream is tried again before it is given up.
+	// reconnectPatience is how long the agent is asked again before it is given up.
 	reconnectPatience = 30 * time.Second
 	killPatience      = 5 * time.Second
+	donePatience      = 5 * time.Second
 )
 
 // stream is the host's end of a process: what it has of each direction, over any number of connections.
 type stream struct {
-	dialer  Dialer
-	request wire.Exec
+	dialer   Dialer
+	request  wire.Exec
+	patience time.Duration
 
 	input  *wire.Buffer // standard input that the agent has not yet taken
 	stdout *outlet
 	stderr *outlet
 
-	mu   sync.Mutex
-	conn net.Conn // the present one
-	out  *bufio.Writer
+	mu   sync.Mutex // for link alone: nobody waits for the agent with it
+	link *link      // the present one
 
 	result chan result
 }
@@ -45,155 +41,87 @@ type result struct {
 	err  error
 }
 
-// outlet hands one direction to the caller's writer. What has come and is not yet written is bounded by the window that the agent keeps.
-type outlet struct {
-	buffer *wire.Buffer
-	got    uint64        // bytes that have come
-	passed atomic.Uint64 // bytes that the caller's writer has
-	ack    wire.Kind
-	done   chan struct{} // all is written
-}
-
-func newOutlet(ack wire.Kind) *outlet {
-	return &outlet{buffer: wire.NewBuffer(), ack: ack, done: make(chan struct{})}
-}
-
 func newStream(d Dialer, request wire.Exec) *stream {
-	return &stream{dialer: d, request: request, input: wire.NewBuffer(), stdout: newOutlet(wire.AckStdout), stderr: newOutlet(wire.AckStderr), result: make(chan result, 1)}
+	return &stream{
+		dialer: d, request: request,
+		input: wire.NewBuffer(), stdout: newOutlet(wire.AckStdout), stderr: newOutlet(wire.AckStderr), result: make(chan result, 1),
+	}
 }
 
 // open starts the process and the goroutines that serve its streams. They end with the process, or with ctx.
 func (s *stream) open(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) error {
-	in, taken, err := s.connect(ctx)
-	for errors.Is(err, errBroken) { // the agent may have started it: the same id finds it again
-		if err = s.again(ctx, err); err == nil {
-			in, taken, err = s.connect(ctx)
-		}
-	}
+	l, err := s.connect(ctx)
 	if err != nil {
 		return err
 	}
 	s.request.Attach = true
-	go s.write(ctx, s.stdout, stdout)
-	go s.write(ctx, s.stderr, stderr)
+	tell := func(frame []byte) error { return s.current().frame(frame) }
+	go s.stdout.write(stdout, tell)
+	go s.stderr.write(stderr, tell)
 	if stdin != nil {
 		go func() {
 			io.Copy(struct{ io.Writer }{s.input}, stdin)
 			s.input.End()
 		}()
 	}
-	go s.serve(ctx, in, taken)
+	go s.serve(ctx, l)
 	return nil
 }
 
-// errBroken is a connection that ended before its answer.
-var errBroken = errors.New("the connection broke")
-
-// connect makes a connection, and attaches from where each stream is.
-func (s *stream) connect(ctx context.Context) (*bufio.Reader, uint64, error) {
-	s.request.Stdout, s.request.Stderr = s.stdout.got, s.stderr.got
-	conn, in, response, err := request(ctx, s.dialer, "POST", wire.PathExec, &s.request, wire.Upgrade)
-	if err != nil {
-		if ctx.Err() == nil && !final(err) {
-			err = fmt.Errorf("%w: %w", errBroken, err)
-		}
-		return nil, 0, err
-	}
-	if response.StatusCode != http.StatusSwitchingProtocols {
-		text, _ := io.ReadAll(io.LimitReader(response.Body, wire.MaxBody))
-		conn.Close()
-		return nil, 0, refused(response.StatusCode, text)
-	}
-	taken, err := strconv.ParseUint(response.Header.Get(wire.HeaderStdin), 10, 64)
-	if err != nil {
-		conn.Close()
-		return nil, 0, fmt.Errorf("%w: %w", ErrAgent, err)
-	}
-	s.mu.Lock()
-	s.conn, s.out = conn, bufio.NewWriterSize(conn, 64<<10)
-	s.mu.Unlock()
-	return in, taken, nil
-}
-
-// final says that trying again is of no use: the machine is gone, or was never there.
-func final(err error) bool {
-	for _, sentinel := range []error{microvm.ErrExited, microvm.ErrState, microvm.ErrNotFound, microvm.ErrClosed, microvm.ErrUnsupported, ErrAgent} {
-		if errors.Is(err, sentinel) {
-			return true
+// serve reads frames until the process has ended, connecting again whenever the connection breaks. When ctx ends the process is killed.
+func (s *stream) serve(ctx context.Context, l *link) {
+	exit, err := s.attached(ctx, l)
+	for errors.Is(err, errBroken) && pause(ctx) == nil {
+		if l, err = s.connect(ctx); err == nil {
+			exit, err = s.attached(ctx, l)
+		} else if errors.Is(err, errBroken) {
+			break // patience is over
 		}
 	}
-	return false
-}
-
-// serve reads frames until the process has ended, connecting again whenever the connection breaks.
-func (s *stream) serve(ctx context.Context, in *bufio.Reader, taken uint64) {
-	stop := context.AfterFunc(ctx, func() { s.current().Close() })
-	defer stop()
-	exit, err := s.attached(ctx, in, taken)
-	for broken := time.Now(); errors.Is(err, errBroken) && ctx.Err() == nil; {
-		if time.Since(broken) > reconnectPatience {
-			break
-		}
-		if s.again(ctx, err) != nil {
-			break
-		}
-		in, taken, err = s.connect(ctx)
-		if err == nil {
-			exit, err = s.attached(ctx, in, taken)
-			broken = time.Now()
-		}
-	}
+	s.input.Close()
 	s.stdout.buffer.End()
 	s.stderr.buffer.End()
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
-	}
-	if err != nil {
-		s.input.Close()
+		s.kill(ctx)
 	}
 	s.result <- result{exit, err}
 }
 
-// again waits before the next attempt; it is not worth one when ctx has ended.
-func (s *stream) again(ctx context.Context, err error) error {
-	const pause = 20 * time.Millisecond
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(pause):
-		return nil
-	}
-}
-
-func (s *stream) current() net.Conn {
+func (s *stream) current() *link {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.conn
+	return s.link
 }
 
-// attached serves one connection.
-func (s *stream) attached(ctx context.Context, in *bufio.Reader, taken uint64) (wire.Exit, error) {
-	conn := s.current()
+// attached serves one connection. The end of ctx ends it, also while the agent does not read.
+func (s *stream) attached(ctx context.Context, l *link) (wire.Exit, error) {
+	stop := context.AfterFunc(ctx, func() { l.conn.Close() })
+	defer stop()
 	broken := make(chan struct{})
-	for _, o := range []*outlet{s.stdout, s.stderr} { // what was said on the connection before may not have come
-		s.frame(conn, wire.AppendAck(nil, o.ack, o.passed.Load()))
-	}
 	var sending sync.WaitGroup
-	sending.Go(func() { s.send(conn, taken, broken) })
-	exit, err := s.receive(in)
+	sending.Go(func() { s.send(l, broken) })
+	exit, err := s.receive(l.in)
 	close(broken)
 	if err == nil {
 		err = s.written(ctx) // acknowledge all before Done
-		s.frame(conn, wire.Append(nil, wire.Done, nil))
+		l.conn.SetWriteDeadline(time.Now().Add(donePatience))
+		l.frame(wire.Append(nil, wire.Done, nil))
 	}
-	conn.Close()
+	l.conn.Close()
 	s.input.Wake()
 	sending.Wait()
 	return exit, err
 }
 
-// send sends standard input from an offset on.
-func (s *stream) send(conn net.Conn, offset uint64, broken <-chan struct{}) {
+// send repeats the acknowledgements, as those on the connection before may not have come, and sends standard input from where the agent is.
+func (s *stream) send(l *link, broken <-chan struct{}) {
+	for _, o := range []*outlet{s.stdout, s.stderr} {
+		l.frame(wire.AppendAck(nil, o.ack, o.passed.Load()))
+	}
+	if !s.request.Stdin {
+		return
+	}
 	stop := func() bool {
 		select {
 		case <-broken:
@@ -202,36 +130,20 @@ func (s *stream) send(conn net.Conn, offset uint64, broken <-chan struct{}) {
 			return false
 		}
 	}
-	if !s.request.Stdin {
-		return
-	}
 	part := make([]byte, 32<<10)
-	for {
+	for offset := l.taken; ; {
 		n, err := s.input.ReadAt(part, offset, stop)
 		if err == io.EOF {
-			s.frame(conn, wire.Append(nil, wire.StdinEnd, nil))
+			l.frame(wire.Append(nil, wire.StdinEnd, nil))
 		}
 		if errors.Is(err, wire.ErrOffset) { // no agent asks for what it has, or for what was never sent
-			conn.Close()
+			l.conn.Close()
 		}
-		if err != nil || s.frame(conn, wire.Append(nil, wire.Stdin, part[:n])) != nil {
+		if err != nil || l.frame(wire.Append(nil, wire.Stdin, part[:n])) != nil {
 			return
 		}
 		offset += uint64(n)
 	}
-}
-
-// frame writes to a connection, if it is still the present one.
-func (s *stream) frame(conn net.Conn, frame []byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if conn != nil && conn != s.conn {
-		return errBroken
-	}
-	if _, err := s.out.Write(frame); err != nil {
-		return err
-	}
-	return s.out.Flush()
 }
 
 // receive takes frames until the process has ended.
@@ -274,49 +186,13 @@ func (s *stream) receive(in *bufio.Reader) (wire.Exit, error) {
 	}
 }
 
-// take takes what came. An agent that sends more than the window is none.
-func (o *outlet) take(data []byte) error {
-	if !o.buffer.Fits(len(data)) {
-		return errors.New("more than the window was sent")
-	}
-	n, err := o.buffer.Write(data)
-	o.got += uint64(n)
-	return err
-}
-
-// write hands one direction to the caller's writer, and tells the agent how far it has come. A writer that fails gets no more, and the process is not held up by it.
-func (s *stream) write(ctx context.Context, o *outlet, to io.Writer) {
-	defer close(o.done)
-	if pipe, ok := to.(outputPipe); ok {
-		defer pipe.Close()
-	}
-	if to == nil {
-		to = io.Discard
-	}
-	part := make([]byte, 64<<10)
-	for offset := uint64(0); ; {
-		n, err := o.buffer.ReadAt(part, offset, nil)
-		if err != nil {
-			return
-		}
-		if _, err := to.Write(part[:n]); err != nil {
-			to = io.Discard
-		}
-		offset += uint64(n)
-		o.buffer.Ack(offset)
-		o.passed.Store(offset)
-		s.frame(nil, wire.AppendAck(nil, o.ack, offset))
-	}
-}
-
-// wait waits for the end, and for all output to be written. When ctx ends the process is killed.
+// wait waits for the end, and for all output to be written.
 func (s *stream) wait(ctx context.Context) (wire.Exit, error) {
 	r := <-s.result
-	if context.Cause(ctx) != nil && r.err != nil {
-		s.kill(ctx)
+	if r.err != nil {
 		return r.exit, r.err
 	}
-	return r.exit, errors.Join(r.err, s.written(ctx))
+	return r.exit, s.written(ctx)
 }
 
 // written waits until the caller's writers have all. Nobody can end a Write of theirs; ctx ends the wait for it.

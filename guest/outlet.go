@@ -1,0 +1,57 @@
+package guest
+
+import (
+	"errors"
+	"io"
+	"sync/atomic"
+
+	"github.com/tangle-network/microvm-runtime/internal/wire"
+)
+
+// outlet hands one direction to the caller's writer. What has come and is not yet written is bounded by the window that the agent keeps.
+type outlet struct {
+	buffer *wire.Buffer
+	got    uint64        // bytes that have come
+	passed atomic.Uint64 // bytes that the caller's writer has
+	ack    wire.Kind
+	done   chan struct{} // all is written
+}
+
+func newOutlet(ack wire.Kind) *outlet {
+	return &outlet{buffer: wire.NewBuffer(), ack: ack, done: make(chan struct{})}
+}
+
+// take takes what came. An agent that sends more than the window is none.
+func (o *outlet) take(data []byte) error {
+	if !o.buffer.Fits(len(data)) {
+		return errors.New("more than the window was sent")
+	}
+	n, err := o.buffer.Write(data)
+	o.got += uint64(n)
+	return err
+}
+
+// write hands the direction to the caller's writer, and tells the agent how far it has come. A writer that fails gets no more, and the process is not held up by it.
+func (o *outlet) write(to io.Writer, tell func(frame []byte) error) {
+	defer close(o.done)
+	if pipe, ok := to.(outputPipe); ok {
+		defer pipe.Close()
+	}
+	if to == nil {
+		to = io.Discard
+	}
+	part := make([]byte, 64<<10)
+	for offset := uint64(0); ; {
+		n, err := o.buffer.ReadAt(part, offset, nil)
+		if err != nil {
+			return
+		}
+		if _, err := to.Write(part[:n]); err != nil {
+			to = io.Discard
+		}
+		offset += uint64(n)
+		o.buffer.Ack(offset)
+		o.passed.Store(offset)
+		tell(wire.AppendAck(nil, o.ack, offset)) // what a broken connection loses is said again on the next
+	}
+}
