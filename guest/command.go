@@ -35,6 +35,7 @@ type Cmd struct {
 	stream   *stream
 	closes   []io.Closer // our ends of pipes, closed when the command has ended
 	ctx      context.Context
+	waited   bool
 }
 
 // Command returns a Cmd that executes name in the machine.
@@ -104,9 +105,12 @@ func (c *Cmd) Start(ctx context.Context) error {
 	if c.stream != nil {
 		return errors.New("guest: already started")
 	}
+	if err := c.check(); err != nil {
+		return fmt.Errorf("exec: %w", err)
+	}
 	c.ctx = ctx
 	c.stream = newStream(c.dialer, wire.Exec{
-		ID: rand.Text(), Argv: c.Args, Env: c.Env, Dir: c.Dir, User: c.User, Stdin: c.Stdin != nil, Timeout: c.Timeout.Milliseconds(),
+		ID: rand.Text(), Argv: c.Args, Env: c.Env, Dir: c.Dir, User: c.User, Stdin: c.Stdin != nil, Timeout: milliseconds(c.Timeout),
 	})
 	c.stream.patience = cmp.Or(c.patience, reconnectPatience)
 	if err := c.stream.open(ctx, c.Stdin, c.Stdout, c.Stderr); err != nil {
@@ -121,6 +125,10 @@ func (c *Cmd) Wait() error {
 	if c.stream == nil {
 		return errors.New("guest: not started")
 	}
+	if c.waited {
+		return errors.New("guest: Wait was already called")
+	}
+	c.waited = true
 	exit, err := c.stream.wait(c.ctx)
 	c.closeAll()
 	if err != nil {

@@ -10,7 +10,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/wire"
@@ -62,12 +65,23 @@ func call(ctx context.Context, d Dialer, method, path string, body, answer any) 
 
 // request sends a request and reads the answer's header; the connection is the caller's.
 func request(ctx context.Context, d Dialer, method, path string, body any, upgrade string) (net.Conn, *bufio.Reader, *http.Response, error) {
+	var content []byte
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		content = text
+	}
+	if len(content) > wire.MaxBody {
+		return nil, nil, nil, fmt.Errorf("%w: a request of %d bytes is more than the %d that the agent takes", microvm.ErrInvalid, len(content), wire.MaxBody)
+	}
 	conn, err := d.Dial(ctx, wire.Port)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
-	in, response, err := exchange(conn, method, path, body, upgrade)
+	in, response, err := exchange(conn, method, path, content, upgrade)
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
@@ -78,15 +92,7 @@ func request(ctx context.Context, d Dialer, method, path string, body any, upgra
 	return conn, in, response, nil
 }
 
-func exchange(conn net.Conn, method, path string, body any, upgrade string) (*bufio.Reader, *http.Response, error) {
-	var content []byte
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return nil, nil, err
-		}
-		content = text
-	}
+func exchange(conn net.Conn, method, path string, content []byte, upgrade string) (*bufio.Reader, *http.Response, error) {
 	request, err := http.NewRequest(method, "http://agent"+path, bytes.NewReader(content))
 	if err != nil {
 		return nil, nil, err
@@ -138,10 +144,10 @@ func clean(s string) string {
 	if len(s) > most {
 		s = s[:most]
 	}
-	return string(bytes.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == '\uFFFD' {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) || r == utf8.RuneError {
 			return '?'
 		}
 		return r
-	}, []byte(s)))
+	}, s)
 }

@@ -79,9 +79,9 @@ func (s *stream) dial(ctx context.Context) (*link, error) {
 	return l, nil
 }
 
-// final says that trying again is of no use: the machine is gone, or was never there.
+// final says that trying again is of no use: the machine is gone, or was never there, or the request makes no sense.
 func final(err error) bool {
-	for _, sentinel := range []error{microvm.ErrExited, microvm.ErrState, microvm.ErrNotFound, microvm.ErrClosed, microvm.ErrUnsupported, ErrAgent} {
+	for _, sentinel := range []error{microvm.ErrInvalid, microvm.ErrExited, microvm.ErrState, microvm.ErrNotFound, microvm.ErrClosed, microvm.ErrUnsupported, ErrAgent} {
 		if errors.Is(err, sentinel) {
 			return true
 		}

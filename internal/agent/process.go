@@ -4,6 +4,7 @@ package agent
 
 import (
 	"errors"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -58,7 +59,8 @@ func (s *Server) start(request *wire.Exec) (*process, error) {
 	}
 	s.work.Go(func() { p.await(wait, collectors, &reading) })
 	if request.Timeout > 0 {
-		timer := time.AfterFunc(time.Duration(request.Timeout)*time.Millisecond, p.timeout)
+		const longest = math.MaxInt64 / int64(time.Millisecond)
+		timer := time.AfterFunc(time.Duration(min(request.Timeout, longest))*time.Millisecond, p.timeout)
 		s.work.Go(func() { <-p.exited; timer.Stop() })
 	}
 	return p, nil
