@@ -83,10 +83,14 @@ func loadModules(list string) error {
 		return err
 	}
 	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
 		if err := loadModule(strings.TrimSpace(lines.Text())); err != nil {
 			return err
 		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("%s: %w", list, err)
 	}
 	return nil
 }
@@ -106,20 +110,23 @@ func loadModule(path string) error {
 	return nil
 }
 
-// mountRoot puts the layer over the base. Without a layer what is written is in memory.
+// mountRoot puts the layer over the base.
 func mountRoot() error {
-	if err := awaitDevice(baseDevice); err != nil {
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
 		return err
 	}
-	if err := (mounting{baseDevice, "/base", "ext4", unix.MS_RDONLY, "noload"}).do(); err != nil {
+	layer, err := layerOf(string(cmdline))
+	if err != nil {
 		return err
 	}
-	layer := mounting{"tmpfs", "/layer", "tmpfs", 0, "mode=0755"}
-	if _, err := os.Stat(layerDevice); err == nil {
-		layer = mounting{layerDevice, "/layer", "ext4", unix.MS_NOATIME, ""}
-	}
-	if err := layer.do(); err != nil {
-		return err
+	for _, m := range []mounting{{baseDevice, "/base", "ext4", unix.MS_RDONLY, "noload"}, layer} {
+		if err := m.awaitDisk(diskPatience); err != nil {
+			return err
+		}
+		if err := m.do(); err != nil {
+			return err
+		}
 	}
 	for _, dir := range []string{"/layer/upper", "/layer/work"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -129,9 +136,41 @@ func mountRoot() error {
 	return mounting{"overlay", newRoot, "overlay", 0, "lowerdir=/base,upperdir=/layer/upper,workdir=/layer/work"}.do()
 }
 
-// awaitDevice waits for a disk: drivers probe while we run.
-func awaitDevice(path string) error {
-	const patience = 10 * time.Second
+// layerWord is the word of the kernel's command line that says what the layer is: "disk", as without it, or "tmpfs", which forgets all at the machine's end.
+const layerWord = "microvm.layer="
+
+// layerOf says what goes over the base. A disk that is late is waited for: what is written to memory in its place would be lost, and nobody would know.
+func layerOf(cmdline string) (mounting, error) {
+	layer := "disk"
+	for word := range strings.FieldsSeq(cmdline) {
+		if value, ok := strings.CutPrefix(word, layerWord); ok {
+			layer = value
+		}
+	}
+	switch layer {
+	case "disk":
+		return mounting{layerDevice, "/layer", "ext4", unix.MS_NOATIME, ""}, nil
+	case "tmpfs":
+		return mounting{"tmpfs", "/layer", "tmpfs", 0, "mode=0755"}, nil
+	}
+	return mounting{}, fmt.Errorf("the kernel's command line says %s%s (it must be disk or tmpfs)", layerWord, layer)
+}
+
+// diskPatience is how long a disk may take to come.
+const diskPatience = 10 * time.Second
+
+// awaitDisk waits for the disk of a mount that has one.
+func (m mounting) awaitDisk(patience time.Duration) error {
+	if !filepath.IsAbs(m.source) {
+		return nil
+	}
+	return awaitDisk(m.source, patience)
+}
+
+// AwaitDisk waits until a disk is there: drivers probe while the first process runs.
+func AwaitDisk(path string) error { return awaitDisk(path, diskPatience) }
+
+func awaitDisk(path string, patience time.Duration) error {
 	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
 		if _, err := os.Stat(path); err == nil {
 			return nil

@@ -36,7 +36,7 @@ func run() error {
 		return err
 	}
 	for device, dir := range map[string]string{"/dev/vdc": lab.Cache, "/dev/vdd": lab.Payload, "/dev/vde": lab.Scratch} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := errors.Join(agent.AwaitDisk(device), os.MkdirAll(dir, 0o755)); err != nil {
 			return err
 		}
 		flags, data := uintptr(syscall.MS_RDONLY), "noload"
