@@ -27,7 +27,7 @@ type Cmd struct {
 	Stdout io.Writer // Optional: dropped.
 	Stderr io.Writer // Optional: dropped.
 
-	// Timeout kills the command, with all of its session, after so long. The guest keeps it, so it holds also when this process is gone. Optional: none.
+	// Timeout kills the command, with all of its session, after so long; parts of a millisecond are rounded up. The guest keeps it, so it holds also when this process is gone. Optional: none.
 	Timeout time.Duration
 
 	dialer   Dialer
@@ -47,13 +47,15 @@ func Command(d Dialer, name string, args ...string) *Cmd {
 type ExitError struct {
 	Code     int    // The exit status, when Signal is 0.
 	Signal   int    // The signal that ended it.
-	TimedOut bool   // Cmd.Timeout ended it.
+	TimedOut bool   // Cmd.Timeout was over.
 	Stderr   []byte // The end of standard error, from [Cmd.Output] only.
 }
 
 // Error returns "exit status 3" or "signal: killed".
 func (e *ExitError) Error() string {
 	switch {
+	case e.TimedOut && e.Signal == 0:
+		return "timed out: exit status " + strconv.Itoa(e.Code)
 	case e.TimedOut:
 		return "timed out: " + syscall.Signal(e.Signal).String()
 	case e.Signal != 0:
@@ -134,13 +136,14 @@ func (c *Cmd) Wait() error {
 	if err != nil {
 		return fmt.Errorf("exec %q: %w", c.Args[0], err)
 	}
-	if exit.Code != 0 || exit.Signal != 0 {
+	if exit.Code != 0 || exit.Signal != 0 || exit.TimedOut {
 		return &ExitError{Code: exit.Code, Signal: exit.Signal, TimedOut: exit.TimedOut}
 	}
 	return nil
 }
 
-// Signal signals the command and all of its session.
+// Signal signals the command's process group: the command and what it has started, but for jobs that a shell put into groups of their own. SIGKILL kills all of the
+// command's session, whatever groups are in it, and returns when none of it is left. A process that made a session of its own (setsid(2)) is in neither.
 func (c *Cmd) Signal(ctx context.Context, signal syscall.Signal) error {
 	if c.stream == nil {
 		return errors.New("guest: not started")

@@ -10,5 +10,7 @@
 // A process belongs to the agent and not to a connection: its output waits, in a buffer of wire.Window bytes a stream, until the host has
 // acknowledged it. When the buffer is full the process blocks.
 //
-// What is executed is the leader of a session of its own. Signals and time-outs go to the whole session, as far as its members have not left it.
+// What is executed is the leader of a session, and of a process group, of its own. SIGKILL and time-outs end every process of the session; other signals go to the
+// process group. Who makes a session of its own has left both. The leader is not reaped before its output has ended, so that its number stays its own. Linux 5.3 is
+// needed, for pidfds.
 package agent

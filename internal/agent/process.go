@@ -17,7 +17,7 @@ import (
 // process is one command, from its start until the host has all of it.
 type process struct {
 	id             string
-	pid            int
+	child          *child
 	stdout, stderr *wire.Buffer
 	input          *wire.Buffer // standard input that the process has not read yet
 	stdin          *os.File     // nil when it has none
@@ -26,10 +26,13 @@ type process struct {
 	received uint64 // bytes of standard input that have come
 	read     uint64 // bytes of standard input that the process has read, or that were dropped
 	attached *attachment
-	timedOut atomic.Bool
-	exited   chan struct{}
 	exit     wire.Exit
 	ended    time.Time
+	exited   chan struct{} // closed when exit is there
+
+	life     sync.RWMutex // held while a signal is sent: so long the child is not reaped
+	reaped   bool
+	timedOut atomic.Bool
 }
 
 // start starts a command. Its output is collected from then on, whether or not anybody is attached.
@@ -42,13 +45,13 @@ func (s *Server) start(request *wire.Exec) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	pid, wait, err := s.children.start(command, files)
+	started, err := s.children.start(command, files)
 	closeAll(files)
 	if err != nil {
 		closeAll(own)
 		return nil, startError(command.path, err)
 	}
-	p := &process{id: request.ID, pid: pid, stdout: wire.NewBuffer(), stderr: wire.NewBuffer(), input: wire.NewBuffer(), stdin: own[0], exited: make(chan struct{})}
+	p := &process{id: request.ID, child: started, stdout: wire.NewBuffer(), stderr: wire.NewBuffer(), input: wire.NewBuffer(), stdin: own[0], exited: make(chan struct{})}
 	collectors := []*collector{{pipe: own[1], buffer: p.stdout}, {pipe: own[2], buffer: p.stderr}}
 	var reading sync.WaitGroup
 	for _, c := range collectors {
@@ -57,7 +60,7 @@ func (s *Server) start(request *wire.Exec) (*process, error) {
 	if p.stdin != nil {
 		s.work.Go(p.feed)
 	}
-	s.work.Go(func() { p.await(wait, collectors, &reading) })
+	s.work.Go(func() { p.await(s.children, collectors, &reading) })
 	if request.Timeout > 0 {
 		const longest = math.MaxInt64 / int64(time.Millisecond)
 		timer := time.AfterFunc(time.Duration(min(request.Timeout, longest))*time.Millisecond, p.timeout)
@@ -141,9 +144,13 @@ func finish(collectors []*collector, reading *sync.WaitGroup) {
 }
 
 // await waits for the process, then for its output.
-func (p *process) await(wait func() syscall.WaitStatus, collectors []*collector, reading *sync.WaitGroup) {
-	status := wait()
+func (p *process) await(children *children, collectors []*collector, reading *sync.WaitGroup) {
+	<-p.child.ended
 	finish(collectors, reading)
+	p.life.Lock()
+	status, _ := children.collect(p.child)
+	p.reaped = true
+	p.life.Unlock()
 	p.mu.Lock()
 	p.exit = wire.Exit{TimedOut: p.timedOut.Load()}
 	if status.Signaled() {
@@ -156,23 +163,31 @@ func (p *process) await(wait func() syscall.WaitStatus, collectors []*collector,
 	close(p.exited)
 }
 
+// timeout kills the session. A process that ended before, and whose descendants alone go on, has not timed out.
 func (p *process) timeout() {
-	p.timedOut.Store(true)
+	select {
+	case <-p.child.ended:
+	default:
+		p.timedOut.Store(true)
+	}
 	p.signal(syscall.SIGKILL)
 }
 
-// signal signals the session. Its leader is not reaped while it runs, so the number is its own.
+// signal signals the process group that the process leads; SIGKILL goes to its whole session, whatever groups are in it. Both numbers are its own until it is reaped,
+// which is when it and all of its output have ended: then there is nothing to signal.
 func (p *process) signal(signal syscall.Signal) error {
-	select {
-	case <-p.exited:
-		return nil
-	default:
-	}
-	err := syscall.Kill(-p.pid, signal)
-	if errors.Is(err, syscall.ESRCH) {
+	p.life.RLock()
+	defer p.life.RUnlock()
+	if p.reaped {
 		return nil
 	}
-	return err
+	if signal == syscall.SIGKILL {
+		return killSession(p.child.pid)
+	}
+	if err := syscall.Kill(-p.child.pid, signal); !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	return nil
 }
 
 // receive takes standard input from the connection that is attached, and from no older one. It never waits: a host that sends more than the window is cut off.

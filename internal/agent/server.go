@@ -35,7 +35,7 @@ type Options struct {
 // Server executes commands for the host.
 type Server struct {
 	options  Options
-	children children
+	children *children
 	ready    time.Duration
 	work     sync.WaitGroup
 	once     sync.Once
@@ -49,7 +49,7 @@ func New(options Options) *Server {
 	return &Server{
 		options:   options,
 		ready:     bootClock(),
-		children:  children{reaper: options.First, waiting: map[int]chan syscall.WaitStatus{}},
+		children:  newChildren(options.First),
 		processes: map[string]*process{},
 	}
 }

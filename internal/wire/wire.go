@@ -48,7 +48,7 @@ type Exec struct {
 	Dir     string   `json:"dir,omitempty"`  // Optional: the user's home, else "/".
 	User    string   `json:"user,omitempty"` // NAME, UID, or either with :GROUP or :GID. Optional: root.
 	Stdin   bool     `json:"stdin,omitempty"`
-	Timeout int64    `json:"timeout_ms,omitempty"` // The process's session is killed after so long. 0 is never.
+	Timeout int64    `json:"timeout_ms,omitempty"` // Every process of the session is killed after so long. 0 is never.
 	// Attach says that the process must be there: it is not started.
 	Attach bool `json:"attach,omitempty"`
 	// Stdout and Stderr are how many bytes of each the host has already.
@@ -56,7 +56,8 @@ type Exec struct {
 	Stderr uint64 `json:"stderr,omitempty"`
 }
 
-// Signal is the body of POST PathSignal. It goes to the process's whole session.
+// Signal is the body of POST PathSignal. It goes to the process group that the process leads; SIGKILL to every process of its session. Nothing is signalled when the
+// process has ended with all of its output.
 type Signal struct {
 	ID     string `json:"id"`
 	Signal int    `json:"signal"` // 1 to 64.

@@ -1,0 +1,161 @@
+//go:build linux
+
+package guest_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tangle-network/microvm-runtime/guest"
+	"github.com/tangle-network/microvm-runtime/guest/guesttest"
+)
+
+// jobs are shell scripts that say the pids of processes, one a line, and then "ready".
+var jobs = map[string]string{
+	"a child":                      "sleep 1000 & echo $!; echo ready; wait",
+	"jobs in groups of their own":  "set -m; sleep 1000 & echo $!; sleep 1000 & echo $!; echo ready; wait",
+	"one that ignores signals":     "trap '' HUP INT TERM; set -m; (trap '' HUP TERM; echo $BASHPID; while :; do sleep 1; done) & sleep 0.1; echo ready; wait",
+	"many that start meanwhile":    "echo ready; for i in {1..300}; do sleep 1000 & echo $!; done; wait",
+	"one whose leader has gone":    "set -m; (sleep 1000; :) & echo $!; echo ready",
+	"one that stopped":             "set -m; sleep 1000 & echo $!; kill -STOP $!; echo ready; sleep 1000",
+	"one below another's group":    "set -m; (sleep 1000 & echo $!; wait) & echo $!; sleep 0.1; echo ready; wait",
+	"one that has lost its parent": "(sleep 1000 & echo $!) ; echo ready; sleep 1000",
+}
+
+// start starts a script and reads its output until it is ready; the rest comes into the buffer, which is to be read after Wait.
+func start(t *testing.T, ctx context.Context, c *guest.Cmd) (rest *bytes.Buffer, drained chan struct{}) {
+	t.Helper()
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	rest, drained = &bytes.Buffer{}, make(chan struct{})
+	lines := bufio.NewReader(out)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if line == "ready\n" {
+			break
+		}
+		rest.WriteString(line)
+	}
+	go func() {
+		io.Copy(rest, lines)
+		close(drained)
+	}()
+	return rest, drained
+}
+
+// lives says whether a process runs: one that nobody has reaped yet does not.
+func lives(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(text), ") Z ")
+}
+
+func expectDead(t *testing.T, pids string) {
+	t.Helper()
+	for line := range strings.FieldsSeq(pids) {
+		pid, err := strconv.Atoi(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lives(pid) {
+			t.Errorf("process %d lives", pid)
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
+func TestKillsReachTheWholeSession(t *testing.T) {
+	a := guesttest.New(t)
+	for name, script := range jobs {
+		t.Run(name, func(t *testing.T) {
+			t.Run("time-out", func(t *testing.T) {
+				c := guest.Command(a, "bash", "-c", script)
+				c.Timeout = 500 * time.Millisecond
+				pids, drained := start(t, t.Context(), c)
+				err := within(t, c.Wait)
+				if exit := (*guest.ExitError)(nil); name != "one whose leader has gone" && (!errors.As(err, &exit) || !exit.TimedOut) {
+					t.Errorf("error %v", err)
+				}
+				<-drained
+				expectDead(t, pids.String())
+			})
+			t.Run("context", func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				c := guest.Command(a, "bash", "-c", script)
+				pids, drained := start(t, ctx, c)
+				cancel()
+				if err := within(t, c.Wait); !errors.Is(err, context.Canceled) {
+					t.Errorf("error %v", err)
+				}
+				<-drained
+				expectDead(t, pids.String())
+			})
+			t.Run("signal", func(t *testing.T) {
+				c := guest.Command(a, "bash", "-c", script)
+				pids, drained := start(t, t.Context(), c)
+				if err := c.Signal(t.Context(), syscall.SIGKILL); err != nil {
+					t.Error(err)
+				}
+				within(t, c.Wait)
+				<-drained
+				expectDead(t, pids.String())
+			})
+		})
+	}
+}
+
+func TestTheAgentsEndIsItsCommandsEnd(t *testing.T) {
+	var pids *bytes.Buffer
+	var drained chan struct{}
+	var c *guest.Cmd
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	t.Run("agent", func(t *testing.T) {
+		c = guest.Command(guesttest.New(t), "bash", "-c", jobs["jobs in groups of their own"])
+		pids, drained = start(t, ctx, c)
+	})
+	cancel()
+	within(t, c.Wait)
+	<-drained
+	expectDead(t, pids.String())
+}
+
+func TestOtherSignalsGoToTheProcessGroup(t *testing.T) {
+	c := guest.Command(guesttest.New(t), "bash", "-c", `
+set -m; sleep 1000 & echo $!; set +m
+bash -c 'trap "echo child; exit" USR1; echo ready; while :; do sleep 0.01; done' &
+trap 'echo leader' USR1
+wait; wait`)
+	out, drained := start(t, t.Context(), c)
+	if err := c.Signal(t.Context(), syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(out.String()))
+	if err != nil || !lives(pid) {
+		t.Errorf("the job of another group, %q, was signalled", out)
+	}
+	if err := c.Signal(t.Context(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	within(t, c.Wait)
+	<-drained
+	expectDead(t, strconv.Itoa(pid))
+}
