@@ -4,7 +4,6 @@ package firecracker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -42,19 +41,4 @@ func (d *driver) findAgent() (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%w: Options.Agent: no guest agent at %q (go install …/cmd/microvm-agent, or set MICROVM_AGENT_BIN)", microvm.ErrInvalid, places)
-}
-
-// modulesOf returns the modules of the kernel at path.
-func (d *driver) modulesOf(path string) (string, error) {
-	if d.options.Modules != "" {
-		return d.options.Modules, nil
-	}
-	found, err := filepath.Glob(filepath.Join(filepath.Dir(path), "lib", "modules", "*"))
-	if err == nil && len(found) != 1 {
-		err = errors.New("not exactly one directory lib/modules/RELEASE beside it")
-	}
-	if err != nil {
-		return "", fmt.Errorf("%w: Options.Modules: kernel %s: %w (set MICROVM_KERNEL_MODULES)", microvm.ErrInvalid, path, err)
-	}
-	return found[0], nil
 }

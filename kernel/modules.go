@@ -39,8 +39,12 @@ type Module struct {
 
 // OpenModules opens the tree of one release. It needs no modules.dep: the modules say themselves what they depend on.
 func OpenModules(dir string) (*Modules, error) {
+	dir, err := filepath.EvalSymlinks(dir) // a link to the tree has another name than the release
+	if err != nil {
+		return nil, fmt.Errorf("modules: %w", err)
+	}
 	m := &Modules{dir: dir, files: map[string]string{}, builtin: map[string]bool{}}
-	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
