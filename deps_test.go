@@ -21,10 +21,10 @@ var allowed = map[string][]string{
 	"./guest":           nil,
 	"./firecracker/api": nil,
 	"./guest/guesttest": {"golang.org/x/sys"},
-	"./kernel":          {"github.com/klauspost/compress", "github.com/pierrec/lz4", "github.com/ulikunitz/xz"},
+	"./kernel":          {"github.com/klauspost/compress", "github.com/pierrec/lz4", "github.com/therootcompany/xz"},
 	"./image":           {"github.com/Microsoft/hcsshim", "github.com/Microsoft/go-winio", "github.com/sirupsen/logrus", "golang.org/x/sys", "github.com/pkg/errors", "github.com/containerd", "go.opentelemetry.io", "github.com/go-logr", "google.golang.org", "github.com/cespare/xxhash"},
-	"./firecracker":     {"golang.org/x/sys", "github.com/klauspost/compress", "github.com/pierrec/lz4", "github.com/ulikunitz/xz"},
-	"./doctor":          {"golang.org/x/sys", "github.com/klauspost/compress", "github.com/pierrec/lz4", "github.com/ulikunitz/xz"},
+	"./firecracker":     {"golang.org/x/sys", "github.com/klauspost/compress", "github.com/pierrec/lz4", "github.com/therootcompany/xz"},
+	"./doctor":          {"golang.org/x/sys", "github.com/klauspost/compress", "github.com/pierrec/lz4", "github.com/therootcompany/xz"},
 }
 
 func TestPackagesLinkOnlyWhatTheyMay(t *testing.T) {

@@ -2,15 +2,9 @@ package kernel
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-
-	"github.com/klauspost/compress/zstd"
-	"github.com/pierrec/lz4/v4"
-	"github.com/ulikunitz/xz"
 )
 
 // ErrFormat is returned for a file that is no kernel image of a known form.
@@ -30,7 +24,9 @@ const (
 
 // Extract returns the kernel that Firecracker boots: the ELF file within an x86_64 bzImage, whatever it is compressed with. An ELF file and an arm64 Image are returned as they
 // are. ErrFormat for anything else.
-func Extract(image []byte) ([]byte, error) {
+func Extract(image []byte) ([]byte, error) { return extract(image, maxKernel) }
+
+func extract(image []byte, limit int64) ([]byte, error) {
 	switch {
 	case bytes.HasPrefix(image, []byte("\x7fELF")):
 		return image, nil
@@ -49,7 +45,7 @@ func Extract(image []byte) ([]byte, error) {
 	if length < 8 || begin > uint64(len(image)) || length > uint64(len(image))-begin {
 		return nil, fmt.Errorf("%w: the payload is outside of the file", ErrFormat)
 	}
-	kernel, err := decompress(image[begin : begin+length])
+	kernel, err := decompress(image[begin:begin+length], limit)
 	if err != nil {
 		return nil, err
 	}
@@ -59,43 +55,30 @@ func Extract(image []byte) ([]byte, error) {
 	return kernel, nil
 }
 
-// decompress recognises the payload by its magic. All but gzip carry the kernel's length behind them, in 4 bytes.
-func decompress(payload []byte) ([]byte, error) {
-	packed := bytes.NewReader(payload[:len(payload)-4])
-	switch {
-	case bytes.HasPrefix(payload, []byte{0x1f, 0x8b}):
-		r, err := gzip.NewReader(bytes.NewReader(payload))
-		if err != nil {
-			return nil, fmt.Errorf("%w: gzip: %w", ErrFormat, err)
+// decompress recognises the payload by its magic. The kernel's length stands in the last 4 bytes: gzip has it there anyway, to the others it is appended
+// (scripts/Makefile.lib).
+func decompress(payload []byte, limit int64) ([]byte, error) {
+	packed, trailer := payload[:len(payload)-4], payload[len(payload)-4:]
+	form := ""
+	for _, known := range []struct{ form, magic string }{
+		{"gzip", "\x1f\x8b"}, {"xz", "\xfd7zXZ\x00"}, {"zstd", "\x28\xb5\x2f\xfd"}, {"lz4", "\x02\x21\x4c\x18"},
+	} {
+		if bytes.HasPrefix(packed, []byte(known.magic)) {
+			form = known.form
 		}
-		r.Multistream(false)
-		return readAll("gzip", r)
-	case bytes.HasPrefix(payload, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
-		r, err := xz.NewReader(packed)
-		if err != nil {
-			return nil, fmt.Errorf("%w: xz: %w", ErrFormat, err)
-		}
-		return readAll("xz", r)
-	case bytes.HasPrefix(payload, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		r, err := zstd.NewReader(packed, zstd.WithDecoderMaxMemory(maxKernel))
-		if err != nil {
-			return nil, fmt.Errorf("%w: zstd: %w", ErrFormat, err)
-		}
-		defer r.Close()
-		return readAll("zstd", r)
-	case bytes.HasPrefix(payload, []byte{0x02, 0x21, 0x4c, 0x18}):
-		return readAll("lz4", lz4.NewReader(packed))
 	}
-	return nil, fmt.Errorf("%w: payload begins with % x (gzip, xz, zstd and lz4 are known)", ErrFormat, payload[:6])
-}
-
-func readAll(form string, r io.Reader) ([]byte, error) {
-	kernel, err := io.ReadAll(io.LimitReader(r, maxKernel+1))
+	switch form {
+	case "":
+		return nil, fmt.Errorf("%w: payload begins with % x (gzip, xz, zstd and lz4 are known)", ErrFormat, payload[:6])
+	case "gzip":
+		packed = payload
+	}
+	kernel, err := readAtMost(form, bytes.NewReader(packed), limit)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrFormat, form, err)
+		return nil, fmt.Errorf("%w: payload: %w", ErrFormat, err)
 	}
-	if len(kernel) > maxKernel {
-		return nil, fmt.Errorf("%w: %s: larger than %d bytes", ErrFormat, form, maxKernel)
+	if want := binary.LittleEndian.Uint32(trailer); uint64(len(kernel)) != uint64(want) {
+		return nil, fmt.Errorf("%w: the payload is a kernel of %d bytes, and was one of %d", ErrFormat, len(kernel), want)
 	}
 	return kernel, nil
 }

@@ -2,18 +2,15 @@ package kernel
 
 import (
 	"bytes"
-	"compress/gzip"
 	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
-
-	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 )
 
 // ErrMissingModule is returned for a module that is neither in the tree nor built in.
@@ -26,9 +23,16 @@ const maxModule = 64 << 20
 
 // Modules is a tree of modules, lib/modules/RELEASE.
 type Modules struct {
-	dir     string
-	files   map[string]string // folded name to path
-	builtin map[string]bool   // folded names
+	place   string                // for people; ends with the release
+	files   map[string]moduleFile // by folded name
+	builtin map[string]bool       // folded names
+}
+
+// moduleFile is a module as it is shipped.
+type moduleFile struct {
+	path string
+	form string // what it is compressed with; see decompressor
+	open func() (io.ReadCloser, error)
 }
 
 // Module is one module, uncompressed.
@@ -43,42 +47,57 @@ func OpenModules(dir string) (*Modules, error) {
 	if err != nil {
 		return nil, fmt.Errorf("modules: %w", err)
 	}
-	m := &Modules{dir: dir, files: map[string]string{}, builtin: map[string]bool{}}
-	err = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+	m := newModules(dir)
+	err = filepath.WalkDir(dir, func(file string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.Type().IsRegular() {
+			m.add(file, func() (io.ReadCloser, error) { return os.Open(file) })
 		}
-		if name, ok := moduleName(entry.Name()); ok && entry.Type().IsRegular() {
-			m.files[name] = path
-		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("modules: %w", err)
 	}
-	list, err := os.ReadFile(filepath.Join(dir, "modules.builtin"))
+	list, err := os.ReadFile(filepath.Join(dir, builtinList))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("modules: %w", err)
 	}
-	for line := range strings.Lines(string(list)) {
-		if name, ok := moduleName(filepath.Base(strings.TrimSpace(line))); ok {
-			m.builtin[name] = true
-		}
-	}
+	m.addBuiltin(list)
 	return m, nil
 }
 
-// Release returns the kernel's release: the directory's name.
-func (m *Modules) Release() string { return filepath.Base(m.dir) }
+// builtinList is the file of a tree that names what is built in.
+const builtinList = "modules.builtin"
 
-// moduleName returns a file's module name, with '-' folded to '_' as the kernel does.
-func moduleName(file string) (string, bool) {
-	for _, suffix := range []string{".ko", ".ko.xz", ".ko.zst", ".ko.gz"} {
-		if name, ok := strings.CutSuffix(file, suffix); ok {
-			return fold(name), true
+func newModules(place string) *Modules {
+	return &Modules{place: place, files: map[string]moduleFile{}, builtin: map[string]bool{}}
+}
+
+// add adds a file when it is a module.
+func (m *Modules) add(file string, open func() (io.ReadCloser, error)) {
+	if name, form, ok := moduleName(path.Base(filepath.ToSlash(file))); ok {
+		m.files[name] = moduleFile{file, form, open}
+	}
+}
+
+func (m *Modules) addBuiltin(list []byte) {
+	for line := range strings.Lines(string(list)) {
+		if name, _, ok := moduleName(path.Base(strings.TrimSpace(line))); ok {
+			m.builtin[name] = true
 		}
 	}
-	return "", false
+}
+
+// Release returns the kernel's release: the directory's name.
+func (m *Modules) Release() string { return filepath.Base(m.place) }
+
+// moduleName returns a file's module name, with '-' folded to '_' as the kernel does, and what it is compressed with.
+func moduleName(file string) (name, form string, ok bool) {
+	for suffix, form := range map[string]string{".ko": "", ".ko.xz": "xz", ".ko.zst": "zstd", ".ko.gz": "gzip"} {
+		if name, ok := strings.CutSuffix(file, suffix); ok {
+			return fold(name), form, true
+		}
+	}
+	return "", "", false
 }
 
 func fold(name string) string { return strings.ReplaceAll(name, "-", "_") }
@@ -107,18 +126,18 @@ func (r *resolver) add(name string, path []string) error {
 	r.seen[name] = true // before its dependencies: a circle ends here
 	file, ok := r.modules.files[name]
 	if !ok {
-		return fmt.Errorf("%w: %s in %s%s", ErrMissingModule, name, r.modules.dir, neededBy(path))
+		return fmt.Errorf("%w: %s in %s%s", ErrMissingModule, name, r.modules.place, neededBy(path))
 	}
-	content, err := readModule(file)
+	content, err := file.read()
 	if err != nil {
 		return err
 	}
 	info, err := modinfo(content)
 	if err != nil {
-		return fmt.Errorf("module %s: %w", file, err)
+		return fmt.Errorf("module %s: %w", file.path, err)
 	}
 	if magic, _, _ := strings.Cut(info["vermagic"], " "); magic != "" && magic != r.modules.Release() {
-		return fmt.Errorf("%w: %s is for %s, not for %s", ErrVermagic, file, magic, r.modules.Release())
+		return fmt.Errorf("%w: %s is for %s, not for %s", ErrVermagic, file.path, magic, r.modules.Release())
 	}
 	for dependency := range strings.SplitSeq(info["depends"], ",") {
 		if dependency == "" {
@@ -139,29 +158,16 @@ func neededBy(path []string) string {
 	return ", needed by " + strings.Join(path, " → ")
 }
 
-// readModule reads a module's file and decompresses it.
-func readModule(path string) ([]byte, error) {
-	raw, err := os.ReadFile(path)
+// read returns the module uncompressed.
+func (f moduleFile) read() ([]byte, error) {
+	r, err := f.open()
 	if err != nil {
 		return nil, err
 	}
-	var r io.Reader = bytes.NewReader(raw)
-	switch filepath.Ext(path) {
-	case ".xz":
-		r, err = xz.NewReader(r)
-	case ".gz":
-		r, err = gzip.NewReader(r)
-	case ".zst":
-		r, err = zstd.NewReader(r, zstd.WithDecoderMaxMemory(maxModule))
-	default:
-		return raw, nil
-	}
+	defer r.Close()
+	content, err := readAtMost(f.form, r, maxModule)
 	if err != nil {
-		return nil, fmt.Errorf("module %s: %w", path, err)
-	}
-	content, err := io.ReadAll(io.LimitReader(r, maxModule))
-	if err != nil {
-		return nil, fmt.Errorf("module %s: %w", path, err)
+		return nil, fmt.Errorf("module %s: %w", f.path, err)
 	}
 	return content, nil
 }

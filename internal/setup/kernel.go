@@ -39,11 +39,7 @@ func (r *runner) kernel(ctx context.Context) error {
 	if err != nil || len(debs) != 1 {
 		return fmt.Errorf("apt-get download left %d packages", len(debs))
 	}
-	tree := filepath.Join(dir, "tree")
-	if err := r.command(ctx, dir, "dpkg-deb", "-x", debs[0], tree); err != nil {
-		return err
-	}
-	return r.installKernel(tree)
+	return r.installKernel(debs[0], filepath.Join(dir, "out"))
 }
 
 // currentKernel resolves the package: its version changes every few days.
@@ -66,37 +62,27 @@ func (r *runner) currentKernel(ctx context.Context) (string, error) {
 	return show()
 }
 
-// installKernel takes the image and its modules out of an unpacked package.
-func (r *runner) installKernel(tree string) error {
-	images, err := filepath.Glob(filepath.Join(tree, "boot", "vmlinuz-*"))
-	if err != nil || len(images) != 1 {
-		return fmt.Errorf("the package has %d kernels", len(images))
-	}
-	release := strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
-	packed, err := os.ReadFile(images[0])
+// installKernel takes the image and its modules out of a package. They are put together in a directory that must not exist, and appear in the cache whole.
+func (r *runner) installKernel(deb, out string) error {
+	d, err := kernel.OpenDeb(deb)
 	if err != nil {
 		return err
 	}
-	unpacked, err := kernel.Extract(packed)
+	if d.Vmlinuz == nil || d.Modules == nil {
+		return fmt.Errorf("package %s has no kernel with its modules", deb)
+	}
+	vmlinux, err := kernel.Extract(d.Vmlinuz)
 	if err != nil {
 		return err
 	}
-	r.say("kernel: %s, %d MiB unpacked", release, len(unpacked)>>20)
-	out := filepath.Join(filepath.Dir(tree), "out")
-	modules := filepath.Join("lib", "modules", release)
-	if err := os.MkdirAll(filepath.Join(out, "lib", "modules"), 0o755); err != nil {
+	r.say("kernel: %s, %d MiB unpacked", d.Release, len(vmlinux)>>20)
+	if err := os.Mkdir(out, 0o755); err != nil {
 		return err
 	}
-	err = errors.Join(
-		os.WriteFile(filepath.Join(out, "vmlinuz"), packed, 0o644),
-		os.WriteFile(filepath.Join(out, "vmlinux"), unpacked, 0o644),
-		os.Rename(filepath.Join(tree, "boot", "config-"+release), filepath.Join(out, "config")),
-		os.Rename(filepath.Join(tree, modules), filepath.Join(out, modules)),
-	)
-	if err != nil {
+	if err := errors.Join(d.Unpack(out), os.WriteFile(filepath.Join(out, "vmlinux"), vmlinux, 0o644)); err != nil {
 		return err
 	}
-	place := filepath.Join(r.parts.Cache, "kernel", release)
+	place := filepath.Join(r.parts.Cache, "kernel", d.Release)
 	if err := errors.Join(os.MkdirAll(filepath.Dir(place), 0o755), os.RemoveAll(place)); err != nil {
 		return err
 	}
@@ -107,5 +93,5 @@ func (r *runner) installKernel(tree string) error {
 	if err := os.Remove(link + ".new"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return errors.Join(os.Symlink(release, link+".new"), os.Rename(link+".new", link))
+	return errors.Join(os.Symlink(d.Release, link+".new"), os.Rename(link+".new", link))
 }

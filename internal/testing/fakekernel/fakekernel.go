@@ -1,6 +1,7 @@
 // Package fakekernel makes what distributions ship of a kernel, for tests: the image, its modules, and the package of both.
 //
-// There are only two types: a [Module] is one of a tree, a [Package] is a .deb. [Vmlinux] and [BzImage] are images.
+// There are only four types: a [Module] is one of a tree, a [Package] is a .deb of [File]s, and an archive of [Member]s. [Vmlinux] and [BzImage] are images; [Gzip] and its like
+// pack what is in them.
 package fakekernel
 
 import (
