@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"io"
+	"strings"
 )
 
 // Cpio writes an archive in the form that Linux unpacks as an initial RAM file system: "newc" (Documentation/driver-api/early-userspace/buffer-format.rst). All
@@ -43,26 +44,39 @@ func (c *Cpio) CharDevice(name string, mode uint32, major, minor int) {
 
 // Close ends the archive and returns the first error of all calls. The writer stays open.
 func (c *Cpio) Close() error {
-	c.entry("TRAILER!!!", 0, 0, 0, nil)
+	c.write(trailer, 0, 0, 0, nil)
 	return c.err
 }
 
+// trailer is the name of the entry that ends an archive.
+const trailer = "TRAILER!!!"
+
+// entry adds what can be said in this form. A link's target, too, is a path of at most PATH_MAX with its end.
 func (c *Cpio) entry(name string, mode uint32, major, minor int, content []byte) {
-	if c.err == nil && (name == "" || len(name) > 4095 || len(content) > 1<<31-1) {
+	const longest = 4095
+	bad := name == "" || name[0] == '/' || name == trailer || len(name) > longest || strings.Contains(name, "\x00") || len(content) > 1<<31-1
+	if mode&0o170000 == typeLink {
+		bad = bad || len(content) == 0 || len(content) > longest
+	}
+	if c.err == nil && bad {
 		c.err = fmt.Errorf("cpio: name %q, %d bytes: can't be said in this form", name, len(content))
 	}
+	c.write(name, mode, major, minor, content)
+}
+
+func (c *Cpio) write(name string, mode uint32, major, minor int, content []byte) {
 	c.inode++
 	header := fmt.Sprintf("070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x",
 		c.inode, mode, 0, 0, 1, 0, len(content), 0, 0, major, minor, len(name)+1, 0)
-	c.write([]byte(header + name + "\x00"))
+	c.put([]byte(header + name + "\x00"))
 	c.pad()
-	c.write(content)
+	c.put(content)
 	c.pad()
 }
 
-func (c *Cpio) pad() { c.write(make([]byte, -c.at&3)) }
+func (c *Cpio) pad() { c.put(make([]byte, -c.at&3)) }
 
-func (c *Cpio) write(p []byte) {
+func (c *Cpio) put(p []byte) {
 	if c.err != nil {
 		return
 	}

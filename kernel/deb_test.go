@@ -205,3 +205,23 @@ func TestDebIsBounded(t *testing.T) {
 		}
 	}
 }
+
+func FuzzOpenDeb(f *testing.F) {
+	for _, form := range []string{"", ".gz", ".xz", ".zst"} {
+		var p fakekernel.Package
+		p.Add("boot/vmlinuz-6.1", []byte("MZ"))
+		p.Form = form
+		f.Add(p.Bytes())
+	}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		d := &Deb{files: map[string][]byte{}}
+		if err := d.read(bytes.NewReader(content), 1<<20, 1<<16); err != nil && !errors.Is(err, ErrFormat) {
+			t.Errorf("%v, want ErrFormat", err)
+		}
+		for name := range d.files {
+			if !fs.ValidPath(name) {
+				t.Errorf("a file is called %q", name)
+			}
+		}
+	})
+}
