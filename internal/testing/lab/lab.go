@@ -66,7 +66,7 @@ type Job struct {
 type Options struct {
 	Parts setup.Parts
 	Jobs  []Job             // One after the other.
-	Files map[string]string // More files, by name below Payload. Optional.
+	Files map[string]string // More files, by path below Payload. Optional.
 	Event func(Event)       // Called for everything that comes, in order.
 	Log   string            // Path for the console of the lab's kernel. Optional.
 }
@@ -151,15 +151,15 @@ func (l *lab) partsDisk(ctx context.Context) error {
 	}
 	tree := l.path("parts")
 	kernelDir := filepath.Join(tree, "kernel", release)
-	firecracker := filepath.Join(tree, "firecracker", setup.FirecrackerVersion)
-	for _, dir := range []string{kernelDir, firecracker, filepath.Join(tree, "base"), filepath.Join(tree, "lab"), filepath.Join(kernelDir, "lib")} {
+	firecracker, jailer := stock(tree)
+	ourFirecracker, ourJailer := stock(p.Cache)
+	for _, dir := range []string{kernelDir, filepath.Dir(firecracker), filepath.Join(tree, "base"), filepath.Join(tree, "lab"), filepath.Join(kernelDir, "lib")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
 	}
 	for from, to := range map[string]string{
-		p.Firecracker: filepath.Join(firecracker, "firecracker"), p.Jailer: filepath.Join(firecracker, "jailer"),
-		p.Vmlinux: filepath.Join(kernelDir, "vmlinux"), p.Base: filepath.Join(tree, "base", filepath.Base(p.Base)),
+		ourFirecracker: firecracker, ourJailer: jailer, p.Vmlinux: filepath.Join(kernelDir, "vmlinux"), p.Base: filepath.Join(tree, "base", filepath.Base(p.Base)),
 	} {
 		if err := disk.LinkOrCopy(to, resolve(from)); err != nil {
 			return err
@@ -197,7 +197,8 @@ func (l *lab) payloadDisk(ctx context.Context) error {
 		jobs[i] = job
 	}
 	for name, from := range l.Files {
-		if err := disk.LinkOrCopy(filepath.Join(tree, name), from); err != nil {
+		to := filepath.Join(tree, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), disk.LinkOrCopy(to, resolve(from))); err != nil {
 			return err
 		}
 	}

@@ -7,13 +7,17 @@
 //
 // # Caveats
 //
+// $MICROVM_TEST_FIRECRACKER names another firecracker to test, with its jailer beside it.
+//
 // On a machine that is not set up, a test is skipped with the reason. When $MICROVM_TEST_RING asks for its ring it fails instead: what the runner promises to run is
 // never skipped.
 package ring
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/tangle-network/microvm-runtime/internal/setup"
@@ -45,7 +49,7 @@ func Lab(t testing.TB) setup.Parts {
 	return parts(t, "4")
 }
 
-// parts returns where things are. $MICROVM_TEST_FIRECRACKER names another firecracker, with its jailer beside it.
+// parts returns where things are, and logs which firecracker that is: the runner reads it.
 func parts(t testing.TB, ring string) setup.Parts {
 	t.Helper()
 	cache, err := setup.DefaultCache()
@@ -57,14 +61,29 @@ func parts(t testing.TB, ring string) setup.Parts {
 		lacks(t, ring, err.Error())
 	}
 	if other := os.Getenv("MICROVM_TEST_FIRECRACKER"); other != "" {
-		p.Firecracker, p.Jailer = other, filepath.Join(filepath.Dir(other), "jailer")
+		p.Firecracker, p.Jailer = other, Jailer(other)
 	}
 	for name, part := range map[string]*string{"MICROVM_TEST_AGENT": &p.Agent, "MICROVM_TEST_MICROVM": &p.Microvm, "MICROVM_TEST_BUSYBOX": &p.Busybox} {
 		if path := os.Getenv(name); path != "" {
 			*part = path
 		}
 	}
+	version, err := exec.Command(p.Firecracker, "--version").Output()
+	if err != nil {
+		lacks(t, ring, err.Error())
+	}
+	line, _, _ := strings.Cut(string(version), "\n")
+	t.Logf("%s%s: %s", Tested, line, p.Firecracker)
 	return p
+}
+
+// Tested begins what a test logs of the firecracker that it tests: its version, and its path.
+const Tested = "tested: "
+
+// Jailer returns the jailer beside a firecracker: of the same name, as in a release's archive, where both have their version in it.
+func Jailer(firecracker string) string {
+	dir, name := filepath.Split(firecracker)
+	return filepath.Join(dir, strings.Replace(name, "firecracker", "jailer", 1))
 }
 
 func lacks(t testing.TB, ring, reason string) {

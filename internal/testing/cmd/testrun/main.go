@@ -1,7 +1,8 @@
 //go:build linux
 
 // Command testrun runs all tests in their four rings and says how many there were. It fails when a test fails, when one is skipped in a ring that it was told to
-// run, and when a ring runs fewer tests than floor.json says.
+// run, when a ring runs fewer tests than floor.json says, when rings 3 and 4 test another firecracker than was asked for, and when the real runtime passes fewer cases of
+// the contract than it must.
 //
 // A test is a leaf: one without subtests. A top-level test with Contract in its name runs the contract of a runtime, which the rest of the name names: TestContractInmemory
 // is inmemory's, TestRealContractBare the real one's.
@@ -15,16 +16,20 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
 
+// floorText has the least number of tests of each ring: what there are, less two percent.
+//
 //go:embed floor.json
 var floorText []byte
 
 func main() {
 	rings := flag.String("rings", "1,2,3,4", "which rings to run")
-	firecracker := flag.String("firecracker", "", "another firecracker for rings 3 and 4, with its jailer beside it")
+	firecracker := flag.String("firecracker", os.Getenv("MICROVM_TEST_FIRECRACKER"), "another firecracker for rings 3 and 4, with its jailer beside it")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -37,40 +42,38 @@ func main() {
 func run(ctx context.Context, rings []string, firecracker string) error {
 	var floor map[string]int
 	if err := json.Unmarshal(floorText, &floor); err != nil {
-		return err
+		return fmt.Errorf("floor.json: %w", err)
 	}
-	if firecracker != "" {
-		os.Setenv("MICROVM_TEST_FIRECRACKER", firecracker)
+	if firecracker != "" { // tests run in their packages' directories
+		absolute, err := filepath.Abs(firecracker)
+		if err != nil {
+			return err
+		}
+		firecracker = absolute
 	}
-	total := &tally{}
-	contracts := map[string]int{}
+	total := newTally()
 	var lines, problems []string
 	for _, ring := range rings {
 		fmt.Printf("\n== ring %s\n", ring)
 		begin := time.Now()
-		t, err := runRing(ctx, ring)
+		t, err := runner{firecracker}.ring(ctx, ring)
 		if err != nil {
 			problems = append(problems, fmt.Sprintf("ring %s: %v", ring, err))
 		}
-		count := t.passed + t.failed + t.skipped
-		lines = append(lines, fmt.Sprintf("ring %s: %d tests, %d skipped, %.1f min", ring, count, t.skipped, time.Since(begin).Minutes()))
-		if t.skipped > 0 {
-			problems = append(problems, fmt.Sprintf("ring %s: %d tests were skipped: %s", ring, t.skipped, strings.Join(t.skips, ", ")))
-		}
-		if count < floor[ring] {
-			problems = append(problems, fmt.Sprintf("ring %s: %d tests, and floor.json says at least %d", ring, count, floor[ring]))
-		}
+		lines = append(lines, t.lines(ring, time.Since(begin))...)
+		problems = append(problems, t.problems(ring, floor[ring])...)
 		total.add(t)
-		for runtime, n := range t.contracts {
-			contracts[runtime] += n
-		}
 	}
+	if slices.Contains(rings, "1") && slices.Contains(rings, "3") {
+		problems = append(problems, total.fallsShort("real", "inmemory")...)
+	}
+	return report(total, lines, problems)
+}
+
+func report(total *tally, lines, problems []string) error {
 	fmt.Println()
-	for _, line := range lines {
+	for _, line := range append(lines, total.contractLines()...) {
 		fmt.Println(line)
-	}
-	for _, runtime := range sortedKeys(contracts) {
-		fmt.Printf("contract: %s %d cases\n", runtime, contracts[runtime])
 	}
 	for _, problem := range problems {
 		fmt.Println("problem:", problem)
@@ -80,4 +83,28 @@ func run(ctx context.Context, rings []string, firecracker string) error {
 		return fmt.Errorf("%d tests failed, %d problems", total.failed, len(problems))
 	}
 	return nil
+}
+
+// lines say what a ring ran.
+func (t *tally) lines(ring string, took time.Duration) []string {
+	lines := []string{fmt.Sprintf("ring %s: %d tests, %d skipped, %.1f min", ring, t.count(), t.skipped, took.Minutes())}
+	for _, firecracker := range sortedKeys(t.firecrackers) {
+		lines = append(lines, fmt.Sprintf("ring %s tested %s", ring, firecracker))
+	}
+	return lines
+}
+
+// problems are those of a ring that has run, beside tests that failed.
+func (t *tally) problems(ring string, floor int) []string {
+	var problems []string
+	if t.skipped > 0 {
+		problems = append(problems, fmt.Sprintf("ring %s: %d tests were skipped: %s", ring, t.skipped, strings.Join(t.skips, ", ")))
+	}
+	switch count := t.count(); {
+	case count == 0:
+		problems = append(problems, fmt.Sprintf("ring %s: no test has run", ring))
+	case count < floor:
+		problems = append(problems, fmt.Sprintf("ring %s: %d tests, and floor.json says at least %d", ring, count, floor))
+	}
+	return problems
 }

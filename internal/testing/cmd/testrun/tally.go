@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
 )
 
 // event is one line of `go test -json` (go doc test2json).
@@ -23,13 +25,33 @@ type event struct {
 type tally struct {
 	passed, failed, skipped int
 	skips                   []string
-	contracts               map[string]int
+	firecrackers            map[string]bool // What was tested: "VERSION: PATH".
+	contracts               map[string]*contract
 }
 
-func newTally() *tally { return &tally{contracts: map[string]int{}} }
+func newTally() *tally {
+	return &tally{firecrackers: map[string]bool{}, contracts: map[string]*contract{}}
+}
+
+func (t *tally) count() int { return t.passed + t.failed + t.skipped }
 
 func (t *tally) add(other *tally) {
 	t.passed, t.failed, t.skipped = t.passed+other.passed, t.failed+other.failed, t.skipped+other.skipped
+	t.skips = append(t.skips, other.skips...)
+	maps.Copy(t.firecrackers, other.firecrackers)
+	for runtime, c := range other.contracts {
+		t.contract(runtime).add(c)
+	}
+}
+
+// tested returns an error when another firecracker was tested.
+func (t *tally) tested(path string) error {
+	for _, firecracker := range sortedKeys(t.firecrackers) {
+		if !strings.HasSuffix(firecracker, ": "+path) {
+			return fmt.Errorf("tests were to test %s, and tested %s", path, firecracker)
+		}
+	}
+	return nil
 }
 
 // suite is what is read of one stream.
@@ -63,8 +85,10 @@ func (s *suite) take(e event) {
 	key := e.Package + "\x00" + e.Test
 	switch e.Action {
 	case "run":
-		if i := strings.LastIndexByte(e.Test, '/'); i > 0 {
-			s.parents[e.Package+"\x00"+e.Test[:i]] = true
+		for i, char := range e.Test { // a subtest's own name may have slashes
+			if char == '/' {
+				s.parents[e.Package+"\x00"+e.Test[:i]] = true
+			}
 		}
 	case "output", "build-output":
 		b := s.output[key]
@@ -73,10 +97,25 @@ func (s *suite) take(e event) {
 			s.output[key] = b
 		}
 		b.WriteString(e.Output)
+		s.note(e)
 	case "pass", "fail", "skip":
 		s.end(key, e)
 	case "build-fail":
 		fmt.Print(s.output[key])
+	}
+}
+
+var testedLine = regexp.MustCompile(`^ +\w+\.go:\d+: ` + regexp.QuoteMeta(ring.Tested) + `(.+)\n$`)
+
+// note takes from a test's log what the runner wants to know.
+func (s *suite) note(e event) {
+	if m := testedLine.FindStringSubmatch(e.Output); m != nil {
+		s.tally.firecrackers[m[1]] = true
+	}
+	if runtime, _ := contractCase(e.Test); runtime != "" {
+		if m := leftOutLine.FindStringSubmatch(e.Output); m != nil {
+			s.tally.contract(runtime).left[caseName(m[1])] = m[2]
+		}
 	}
 }
 
@@ -86,8 +125,8 @@ func (s *suite) end(key string, e event) {
 	}
 	if e.Action == "fail" {
 		fmt.Printf("FAIL %s %s\n%s\n", e.Package, e.Test, s.output[key])
-		if e.Test == "" && !s.failedIn(e.Package) { // it did not build, or died
-			s.tally.failed++
+		if e.Test == "" {
+			s.endPackage(e.Package)
 		}
 	}
 	if e.Test == "" && e.Action == "pass" {
@@ -96,11 +135,18 @@ func (s *suite) end(key string, e event) {
 	delete(s.output, key)
 }
 
-func (s *suite) failedIn(pkg string) bool {
-	return slices.ContainsFunc(s.results, func(e event) bool { return e.Package == pkg && e.Action == "fail" })
+// endPackage ends a package that failed: it did not build, it died, or a test of it failed. What was under way is printed too.
+func (s *suite) endPackage(pkg string) {
+	if !slices.ContainsFunc(s.results, func(e event) bool { return e.Package == pkg && e.Action == "fail" }) {
+		s.tally.failed++
+	}
+	for _, key := range sortedKeys(s.output) {
+		if test, ok := strings.CutPrefix(key, pkg+"\x00"); ok && test != "" {
+			fmt.Printf("did not end: %s %s\n%s\n", pkg, test, s.output[key])
+			delete(s.output, key)
+		}
+	}
 }
-
-var contractName = regexp.MustCompile(`^Test(Real|Lab)?Contract(\w*)`)
 
 // count counts the leaves. A parent that failed by itself counts too.
 func (s *suite) count() {
@@ -114,12 +160,8 @@ func (s *suite) count() {
 		switch e.Action {
 		case "pass":
 			s.tally.passed++
-			if m := contractName.FindStringSubmatch(e.Test); m != nil && strings.Contains(e.Test, "/") {
-				runtime := "real"
-				if m[1] == "" {
-					runtime = strings.ToLower(m[2])
-				}
-				s.tally.contracts[runtime]++
+			if runtime, name := contractCase(e.Test); name != "" {
+				s.tally.contract(runtime).passed[name] = true
 			}
 		case "fail":
 			s.tally.failed++

@@ -1,0 +1,63 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os/exec"
+)
+
+// converter is a test2json that makes events of a test binary's output.
+type converter struct {
+	name  string
+	cmd   *exec.Cmd
+	in    io.WriteCloser
+	total *tally // Gets what own has, in the end.
+	own   *tally
+	done  chan struct{}
+}
+
+func convert(ctx context.Context, t *tally, name string) (*converter, error) {
+	cmd := exec.CommandContext(ctx, "go", "tool", "test2json", "-t", "-p", name)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	c := &converter{name: name, cmd: cmd, in: in, total: t, own: newTally(), done: make(chan struct{})}
+	go func() {
+		defer close(c.done)
+		c.own.read(out)
+	}()
+	return c, nil
+}
+
+// mark is what test2json knows a test binary's own lines by.
+const mark = "\x16"
+
+// end ends the output of a binary that ended with a status. What is no success is none to test2json either, whatever the binary has said before: a leak is found when
+// the tests have passed.
+func (c *converter) end(status int) error {
+	if status != 0 {
+		fmt.Fprintf(c.in, "\nexit status %d\n%sFAIL\t%s\n", status, mark, c.name)
+	}
+	c.in.Close()
+	<-c.done
+	err := c.cmd.Wait()
+	c.total.add(c.own)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: test2json: %w", c.name, err)
+	case status != 0:
+		return fmt.Errorf("%s ended with status %d", c.name, status)
+	}
+	return nil
+}

@@ -1,0 +1,133 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/tangle-network/microvm-runtime/doctor"
+	"github.com/tangle-network/microvm-runtime/internal/setup"
+	"github.com/tangle-network/microvm-runtime/internal/testing/lab"
+)
+
+// labTimeout is one package's share of ring 4.
+const labTimeout = 8 * time.Minute
+
+// labTest compiles the tests of ring 4 and runs them in the lab, or here where real guests run.
+func (r runner) labTest(ctx context.Context, t *tally) error {
+	packages, err := packagesWith("TestLab")
+	if err != nil || len(packages) == 0 {
+		return err
+	}
+	parts, err := r.parts()
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "testrun-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	jobs, err := compile(ctx, dir, packages)
+	if err != nil {
+		return err
+	}
+	if doctor.ProbeKVM().RunsLinux() {
+		return errors.Join(nativeJobs(ctx, t, parts, jobs), t.tested(parts.Firecracker))
+	}
+	return errors.Join(labJobs(ctx, t, parts, jobs), t.tested(lab.Inside(parts).Firecracker))
+}
+
+// compile makes a job of each package's tests.
+func compile(ctx context.Context, dir string, packages []string) ([]lab.Job, error) {
+	var jobs []lab.Job
+	for i, pkg := range packages {
+		binary := filepath.Join(dir, fmt.Sprintf("%d.test", i))
+		cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", binary, pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("compile %s: %w\n%s", pkg, err, out)
+		}
+		jobs = append(jobs, lab.Job{
+			Name: pkg, Program: binary, Timeout: labTimeout, Args: []string{"-test.v=test2json", "-test.run=^TestLab", "-test.timeout=" + (labTimeout - 10*time.Second).String()},
+		})
+	}
+	return jobs, nil
+}
+
+// labJobs runs jobs in the lab.
+func labJobs(ctx context.Context, t *tally, parts setup.Parts, jobs []lab.Job) error {
+	for i := range jobs {
+		jobs[i].Env = append(lab.Environment(lab.Inside(parts)), "MICROVM_TEST_RING=4")
+	}
+	l := &listener{ctx: ctx, tally: t, jobs: jobs}
+	err := lab.Run(ctx, lab.Options{Parts: parts, Files: lab.Binaries(parts), Jobs: jobs, Event: l.hear})
+	l.finish(-1) // a job that the lab's own end cut off
+	return errors.Join(append(l.errs, err)...)
+}
+
+// listener makes test events of what jobs say, one job after the other.
+type listener struct {
+	ctx       context.Context
+	tally     *tally
+	jobs      []lab.Job
+	job       int // Of converter.
+	converter *converter
+	errs      []error
+}
+
+func (l *listener) hear(e lab.Event) {
+	if e.Boot != "" {
+		fmt.Printf("the lab is up after %s s of its own clock\n", e.Boot)
+		return
+	}
+	if l.converter == nil || l.job != e.Job {
+		l.finish(-1)
+		l.job = e.Job
+		c, err := convert(l.ctx, l.tally, l.jobs[e.Job].Name)
+		if err != nil {
+			l.errs = append(l.errs, err)
+			return
+		}
+		l.converter = c
+	}
+	l.converter.in.Write(e.Data)
+	if e.Exit != nil {
+		l.finish(*e.Exit)
+	}
+}
+
+// finish ends the job that is heard, if there is one, with its status.
+func (l *listener) finish(status int) {
+	if l.converter == nil {
+		return
+	}
+	l.errs = append(l.errs, l.converter.end(status))
+	l.converter = nil
+}
+
+// nativeJobs runs jobs here.
+func nativeJobs(ctx context.Context, t *tally, parts setup.Parts, jobs []lab.Job) error {
+	var errs []error
+	for _, job := range jobs {
+		c, err := convert(ctx, t, job.Name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		cmd := exec.CommandContext(ctx, job.Program, job.Args...)
+		cmd.Env = append(append(os.Environ(), lab.Environment(parts)...), "MICROVM_TEST_RING=4")
+		cmd.Stdout, cmd.Stderr = c.in, c.in
+		if err := cmd.Run(); cmd.ProcessState == nil {
+			fmt.Fprintln(c.in, err)
+		}
+		errs = append(errs, c.end(cmd.ProcessState.ExitCode()))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,49 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/tangle-network/microvm-runtime/internal/testing/lab"
+)
+
+const (
+	passing = mark + "=== RUN   TestOne\n" + mark + "--- PASS: TestOne (0.00s)\n" + mark + "PASS\n"
+	failing = mark + "=== RUN   TestTwo\n" + mark + "--- FAIL: TestTwo (0.00s)\n" + mark + "FAIL\n"
+	begun   = mark + "=== RUN   TestThree\n"
+)
+
+// TestEveryJobsFailureIsTold: of jobs that leak, pass, fail, and never end, none hides another.
+func TestEveryJobsFailureIsTold(t *testing.T) {
+	status := func(n int) *int { return &n }
+	heard := newTally()
+	l := &listener{ctx: t.Context(), tally: heard, jobs: []lab.Job{{Name: "leaks"}, {Name: "passes"}, {Name: "fails"}, {Name: "hangs"}}}
+	for _, e := range []lab.Event{
+		{Boot: "3.1"},
+		{Job: 0, Data: []byte(passing)}, {Job: 0, Data: []byte("left behind: all\n")}, {Job: 0, Exit: status(1)},
+		{Job: 1, Data: []byte(passing)}, {Job: 1, Exit: status(0)},
+		{Job: 2, Data: []byte(passing)}, {Job: 2, Data: []byte(failing)}, {Job: 2, Exit: status(1)},
+		{Job: 3, Data: []byte(begun)},
+	} {
+		l.hear(e)
+	}
+	l.finish(-1)
+	err := errors.Join(l.errs...)
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range []string{"leaks ended with status 1", "fails ended with status 1", "hangs ended with status -1"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error %q lacks %q", err, want)
+		}
+	}
+	if strings.Contains(err.Error(), "passes") {
+		t.Errorf("error %q is about a job that passed", err)
+	}
+	if heard.passed != 3 || heard.failed != 3 {
+		t.Errorf("%d passed and %d failed, want 3 and 3", heard.passed, heard.failed)
+	}
+}
