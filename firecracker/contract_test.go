@@ -70,8 +70,8 @@ func testOptions(t *testing.T, p setup.Parts, bare bool) Options {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if _, err := Purge(context.Background(), o); err != nil { // t.Context has ended
-			t.Error(err)
+		if purged, err := Purge(context.Background(), o); err != nil || len(purged.Stays) > 0 { // t.Context has ended
+			t.Errorf("purge: %v, and %q stays", err, purged.Stays)
 		}
 		after, err := inventory.Take(census)
 		if err != nil {

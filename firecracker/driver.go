@@ -120,7 +120,7 @@ func checkJails(o Options) error {
 
 // checkLinks tries to link a file of StateDir into JailDir.
 func checkLinks(o Options) (err error) {
-	name := ".probe-" + state.NewUID()
+	name := state.ProbePrefix + state.NewUID()
 	source, link := filepath.Join(o.StateDir, name), filepath.Join(o.JailDir, name)
 	if err := os.WriteFile(source, nil, 0o600); err != nil {
 		return err

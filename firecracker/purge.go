@@ -6,41 +6,89 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"github.com/tangle-network/microvm-runtime/internal/slot"
+	"github.com/tangle-network/microvm-runtime/internal/state"
+	"github.com/tangle-network/microvm-runtime/internal/store"
+	"github.com/tangle-network/microvm-runtime/internal/tidy"
 )
 
-// Purge uninstalls: it destroys all machines of the options' state directory, then removes the slots, jails, cgroup slice, store and records. It returns what it
-// removed. It touches nothing else, and stops where a machine can't be destroyed.
-func Purge(ctx context.Context, options Options) (removed []string, err error) {
+// Purged is what Purge did.
+type Purged struct {
+	Removed []string // What is gone: machines, the cgroup slice, directories.
+	Stays   []string // Paths of what is not ours, and of directories that are mount points.
+}
+
+// Purge uninstalls: it destroys all machines of the options' state directory, then removes the slots, jails, cgroup slice, store and records. It removes nothing else: what somebody
+// else put into one of the directories stays, and so does the directory. It stops where a machine can't be destroyed, and can be repeated.
+func Purge(ctx context.Context, options Options) (p Purged, err error) {
 	d, err := open(options)
 	if err != nil {
-		return nil, fmt.Errorf("purge: %w", err)
+		return p, fmt.Errorf("purge: %w", err)
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	uids, err := d.state.UIDs()
-	if err != nil {
-		return nil, fmt.Errorf("purge: %w", err)
-	}
-	for _, uid := range uids {
-		name, _ := d.state.NameOf(uid)
-		if err := d.Destroy(ctx, uid); err != nil {
-			return removed, fmt.Errorf("purge: machine %s %s: %w", uid, name, err)
-		}
-		removed = append(removed, "machine "+uid+" "+name)
+	if err := p.machines(ctx, d); err != nil {
+		return p, fmt.Errorf("purge: %w", err)
 	}
 	if d.slice != nil {
 		if err := d.slice.Remove(); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return removed, fmt.Errorf("purge: cgroup slice %s: %w", d.options.Slice, err)
+			return p, fmt.Errorf("purge: cgroup slice %s: %w", d.options.Slice, err)
 		}
-		removed = append(removed, "cgroup slice "+d.options.Slice)
+		p.Removed = append(p.Removed, "cgroup slice "+d.options.Slice)
 	}
-	jails := filepath.Join(d.options.JailDir, filepath.Base(d.options.Firecracker)) // JailDir may be the administrator's own
-	for _, dir := range []string{jails, d.options.StateDir, d.options.SocketDir} {
-		if err := os.RemoveAll(dir); err != nil {
-			return removed, fmt.Errorf("purge: %w", err)
+	for _, tree := range d.trees() {
+		stays, err := tree.Remove()
+		p.Stays = append(p.Stays, stays...)
+		if err != nil {
+			return p, fmt.Errorf("purge: %w", err)
 		}
-		removed = append(removed, dir)
+		if len(stays) == 0 {
+			p.Removed = append(p.Removed, tree.Dir)
+		}
 	}
-	return removed, nil
+	return p, nil
+}
+
+// machines destroys all, also those that are made meanwhile.
+func (p *Purged) machines(ctx context.Context, d *driver) error {
+	for {
+		uids, err := d.state.UIDs()
+		if err != nil || len(uids) == 0 {
+			return err
+		}
+		for _, uid := range uids {
+			name, _ := d.state.NameOf(uid)
+			if err := d.Destroy(ctx, uid); err != nil {
+				return fmt.Errorf("machine %s %s: %w", uid, name, err)
+			}
+			p.Removed = append(p.Removed, "machine "+uid+" "+name)
+		}
+	}
+}
+
+// trees say what the options' directories hold of ours.
+func (d *driver) trees() []tidy.Tree {
+	sockets, root := d.state.Trees()
+	root.Below = append(root.Below, store.Tree("store"), slot.Tree("slots"))
+	jails := tidy.Tree{Dir: d.options.JailDir, Ours: isProbe, Below: []tidy.Tree{{Dir: filepath.Base(d.options.Firecracker)}}}
+	if filepath.Dir(jails.Dir) != d.options.StateDir { // it is the administrator's, and may hold others' jails: those of our machines are gone already
+		return []tidy.Tree{sockets, jails, root}
+	}
+	jails.Dir, jails.Below[0].Ours = filepath.Base(jails.Dir), isJail
+	root.Below = append(root.Below, jails)
+	return []tidy.Tree{sockets, root}
+}
+
+func isProbe(_ string, entry fs.DirEntry) bool {
+	return strings.HasPrefix(entry.Name(), state.ProbePrefix)
+}
+
+// isJail says whether a directory is one of the jailer's.
+func isJail(dir string, entry fs.DirEntry) bool {
+	_, err := os.Lstat(filepath.Join(dir, entry.Name(), "root"))
+	return err == nil && state.ValidUID(entry.Name())
 }

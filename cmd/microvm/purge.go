@@ -25,7 +25,7 @@ func purgeCommand() *cobra.Command {
 			}
 			if !yes {
 				d := options.Defaults()
-				return usageError{fmt.Errorf("this destroys all machines and removes %s, %s and %s: say --yes", d.StateDir, d.SocketDir, d.JailDir)}
+				return usageError{fmt.Errorf("this destroys all machines and removes what is ours in %s, %s and %s: say --yes", d.StateDir, d.SocketDir, d.JailDir)}
 			}
 			return purge(cmd.Context(), options)
 		},
@@ -35,9 +35,12 @@ func purgeCommand() *cobra.Command {
 }
 
 func purge(ctx context.Context, options firecracker.Options) error {
-	removed, err := firecracker.Purge(ctx, options)
-	for _, name := range removed {
+	purged, err := firecracker.Purge(ctx, options)
+	for _, name := range purged.Removed {
 		fmt.Println("removed", name)
+	}
+	for _, path := range purged.Stays {
+		fmt.Println("kept", path, "(not ours, or a mount point)")
 	}
 	return err
 }

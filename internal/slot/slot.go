@@ -17,6 +17,7 @@ package slot
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,6 +26,7 @@ import (
 	"syscall"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/tidy"
 )
 
 // Range is which users and groups there are.
@@ -53,6 +55,15 @@ func Open(dir string, users Range) (*Pool, error) {
 		}
 	}
 	return &Pool{dir: dir, users: users}, nil
+}
+
+// Tree says what is ours in the pool's directory.
+func Tree(dir string) tidy.Tree {
+	link := func(dir string, entry fs.DirEntry) bool { return entry.Type() == fs.ModeSymlink }
+	files := func(_ string, entry fs.DirEntry) bool {
+		return slices.Contains([]string{"free", "free.new", "lock"}, entry.Name())
+	}
+	return tidy.Tree{Dir: dir, Ours: files, Below: []tidy.Tree{{Dir: "lease", Ours: link}, {Dir: "owner", Ours: link}}}
 }
 
 // Slot returns what a number fixes.

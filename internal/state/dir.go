@@ -4,15 +4,11 @@ package state
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 
-	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
 
@@ -25,29 +21,29 @@ type Dir struct {
 }
 
 // Open makes the directories where they are missing, 0700, and checks those that are there: microvm.ErrInvalid when one lets others
-// write or belongs to another user, microvm.ErrIncompatible when the layout is newer.
+// write, belongs to another user, or holds files and no marker of ours, microvm.ErrIncompatible when the state is newer.
 func Open(root, sockets string) (*Dir, error) {
 	bootID, err := unix.BootID()
 	if err != nil {
 		return nil, err
 	}
 	d := &Dir{root: root, sockets: sockets, bootID: bootID, mutexes: newMutexes(), hints: &sync.Map{}}
-	if err := private(root); err != nil {
+	if err := d.claimRoot(); err != nil { // before anything else is touched
 		return nil, err
 	}
-	if err := d.checkVersion(); err != nil { // before anything is touched
+	if err := d.claimSockets(); err != nil {
 		return nil, err
 	}
-	if err := private(sockets); err != nil {
-		return nil, err
-	}
-	for _, dir := range []string{d.names(), filepath.Join(root, "machines"), filepath.Join(sockets, ".run")} {
+	for _, dir := range []string{d.names(), filepath.Join(root, "machines"), filepath.Join(sockets, runDir)} {
 		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return nil, err
 		}
 	}
 	return d, d.sweep()
 }
+
+// runDir is the directory, in the socket directory, of what dies with the host's present boot.
+const runDir = ".run"
 
 // sweep finishes removals that were interrupted.
 func (d *Dir) sweep() error {
@@ -60,44 +56,6 @@ func (d *Dir) sweep() error {
 	return err
 }
 
-// private makes dir, or checks that it is a directory of ours that nobody else can change.
-func private(dir string) error {
-	if !filepath.IsAbs(dir) {
-		return fmt.Errorf("%w: %s is no absolute path", microvm.ErrInvalid, dir)
-	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
-	if err != nil {
-		return fmt.Errorf("%w: %w", microvm.ErrInvalid, err)
-	}
-	defer f.Close()
-	if err := ours(f, 0o022); err != nil {
-		return fmt.Errorf("%w: %s: %w", microvm.ErrInvalid, dir, err)
-	}
-	return f.Chmod(0o700)
-}
-
-func (d *Dir) checkVersion() error {
-	path := filepath.Join(d.root, "version")
-	text, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return os.WriteFile(path, []byte(strconv.Itoa(Version)+"\n"), 0o600)
-	}
-	if err != nil {
-		return err
-	}
-	version, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err == nil && version > Version {
-		return fmt.Errorf("%w: %s is of version %d, this program reads up to %d", microvm.ErrIncompatible, d.root, version, Version)
-	}
-	return nil
-}
-
 // Root returns the state directory.
 func (d *Dir) Root() string { return d.root }
 
@@ -108,13 +66,13 @@ func (d *Dir) BootID() string { return d.bootID }
 func (d *Dir) Machine(uid string) string { return filepath.Join(d.root, "machines", uid) }
 
 // Volatile returns the directory of what dies with the host's present boot.
-func (d *Dir) Volatile(uid string) string { return filepath.Join(d.sockets, ".run", uid) }
+func (d *Dir) Volatile(uid string) string { return filepath.Join(d.sockets, runDir, uid) }
 
 // Sockets returns the place of the VMM's working directory, or of the link to its jail's root.
 func (d *Dir) Sockets(uid string) string { return filepath.Join(d.sockets, uid) }
 
 // Journal returns the path of the journal of events.
-func (d *Dir) Journal() string { return filepath.Join(d.sockets, ".run", "journal") }
+func (d *Dir) Journal() string { return filepath.Join(d.sockets, runDir, "journal") }
 
 func (d *Dir) names() string { return filepath.Join(d.root, "names") }
 

@@ -5,12 +5,15 @@
 // There are only four types. A [Dir] is the state directory and its volatile counterpart. A [Lock] is the right to change one machine. A
 // [Record] is what must survive power loss, a [Run] what dies with the host's present boot.
 //
-//	STATE_DIR/version              the layout's number
+//	STATE_DIR/version              the number of the records' version; it also marks the directory as ours
 //	STATE_DIR/names/NAME           symbolic link to ../machines/UID: the one place where a name stands
 //	STATE_DIR/machines/UID/        lock, record.json, started, exit.json, and the machine's own disk
+//	SOCKET_DIR/owner.json          whose the directory is: the state directory's path
 //	SOCKET_DIR/.run/UID/           run.json, and the console
 //
 // # Caveats
+//
+// A directory that holds anything and lacks its marker is somebody else's: it is refused and not touched. Nor is what others put into ours.
 //
 // A record is replaced by rename, so a reader needs no lock and sees the old one or the new one, whole. Only the durable record is
 // fsynced. What the volatile one says holds only under the boot id that it carries.

@@ -23,6 +23,9 @@ const Version = 1
 
 const maxFile = 1 << 20
 
+// newSuffix ends the name of a file that is to replace another.
+const newSuffix = ".new"
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // envelope is the form of every record on disk.
@@ -33,7 +36,7 @@ type envelope struct {
 }
 
 // write replaces path by the record, in one step for readers. With durable it survives power loss when write returns.
-func write(path string, body any, durable bool) (err error) {
+func write(path string, body any, durable bool) error {
 	raw, err := json.Marshal(body)
 	if err != nil {
 		return err
@@ -42,12 +45,17 @@ func write(path string, body any, durable bool) (err error) {
 	if err != nil {
 		return err
 	}
-	temp := path + ".new"
+	return replace(path, append(text, '\n'), durable)
+}
+
+// replace is write for a text.
+func replace(path string, text []byte, durable bool) error {
+	temp := path + newSuffix
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append(text, '\n'))
+	_, err = f.Write(text)
 	if err == nil && durable {
 		err = f.Sync()
 	}

@@ -9,10 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
-	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/flock"
 )
 
 // Lock is the right to change one machine, among all goroutines and processes of the host. The kernel ends it with the process.
@@ -42,7 +41,7 @@ func (d *Dir) Lock(ctx context.Context, uid string) (*Lock, error) {
 	if err := d.mutexes.lock(ctx, uid); err != nil {
 		return nil, err
 	}
-	file, err := flock(ctx, filepath.Join(d.Machine(uid), "lock"))
+	file, err := flock.Lock(ctx, filepath.Join(d.Machine(uid), "lock"))
 	if errors.Is(err, os.ErrNotExist) {
 		err = fmt.Errorf("%s: %w", uid, microvm.ErrNotFound)
 	}
@@ -55,44 +54,11 @@ func (d *Dir) Lock(ctx context.Context, uid string) (*Lock, error) {
 
 // LockAll waits for the right to create machines under limits. It keeps nobody from changing those that are there.
 func (d *Dir) LockAll(ctx context.Context) (unlock func(), err error) {
-	file, err := flock(ctx, filepath.Join(d.root, "lock"))
+	file, err := flock.Lock(ctx, filepath.Join(d.root, "lock"))
 	if err != nil {
 		return nil, err
 	}
 	return func() { file.Close() }, nil
-}
-
-// flock polls: a blocking flock in a thread could not be left when ctx ends.
-func flock(ctx context.Context, path string) (*os.File, error) {
-	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 20*time.Millisecond) {
-		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
-		if err != nil {
-			return nil, err
-		}
-		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil && current(file, path) {
-			return file, nil
-		}
-		file.Close()
-		if err != nil && !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			return nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: %w", microvm.ErrBusy, ctx.Err())
-		case <-time.After(pause):
-		}
-	}
-}
-
-// current says whether path still leads to the file that was locked, and not to nothing or to a successor.
-func current(file *os.File, path string) bool {
-	mine, err := file.Stat()
-	if err != nil {
-		return false
-	}
-	there, err := os.Lstat(path)
-	return err == nil && os.SameFile(mine, there)
 }
 
 // Unlock gives the right back.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/unix"
@@ -94,6 +95,9 @@ func (d *Dir) Taken(name string) bool {
 // target returns the uid that a name links to.
 func (d *Dir) target(name string) (string, error) {
 	link, err := os.Readlink(d.name(name))
+	if errors.Is(err, syscall.EINVAL) {
+		return "", fmt.Errorf("%s: %w: it is no symbolic link", d.name(name), ErrDamaged)
+	}
 	if err != nil {
 		return "", err
 	}

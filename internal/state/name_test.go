@@ -78,15 +78,18 @@ func TestNameIsTakenOnce(t *testing.T) {
 	}
 }
 
-// TestForeignLink: a link that this package did not make is no machine's name, and harms no others.
+// TestForeignLink: what this package did not make is no machine's name, and harms no others.
 func TestForeignLink(t *testing.T) {
 	d := newDir(t)
 	lock := newMachine(t, d, "one")
-	if err := os.Symlink("/etc", filepath.Join(d.Root(), "names", "foreign")); err != nil {
+	names := filepath.Join(d.Root(), "names")
+	if err := errors.Join(os.Symlink("/etc", filepath.Join(names, "foreign")), os.WriteFile(filepath.Join(names, "file"), nil, 0o600), os.Mkdir(filepath.Join(names, "dir"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.Lookup("foreign"); !errors.Is(err, ErrDamaged) {
-		t.Errorf("lookup: %v", err)
+	for _, name := range []string{"foreign", "file", "dir"} {
+		if _, err := d.Lookup(name); !errors.Is(err, ErrDamaged) {
+			t.Errorf("lookup of %s: %v", name, err)
+		}
 	}
 	if name, err := d.NameOf(lock.UID()); err != nil || name != "one" {
 		t.Errorf("the other: %q, %v", name, err)

@@ -20,13 +20,16 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/disk"
+	"github.com/tangle-network/microvm-runtime/internal/tidy"
 )
 
 // Store is a directory of shared files. Any number of processes may use it at once.
@@ -49,6 +52,18 @@ func Open(dir string) (*Store, error) {
 		}
 	}
 	return &Store{dir: dir}, nil
+}
+
+// Tree says what is ours in the store's directory.
+func Tree(dir string) tidy.Tree {
+	file := func(_ string, entry fs.DirEntry) bool { return validKey(entry.Name()) }
+	own := func(_ string, entry fs.DirEntry) bool { return slices.Contains([]string{"lock", "new"}, entry.Name()) }
+	return tidy.Tree{Dir: dir, Ours: own, Below: []tidy.Tree{{Dir: "files", Ours: file}}}
+}
+
+func validKey(name string) bool {
+	sum, err := hex.DecodeString(name)
+	return err == nil && len(sum) == sha256.Size
 }
 
 // Import returns the store's copy of a regular file, making it when the file is new or has changed. microvm.ErrInvalid when path is no
