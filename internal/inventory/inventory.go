@@ -47,7 +47,7 @@ func Take(o Options) (Census, error) {
 		o.Programs = []string{"firecracker", "jailer"}
 	}
 	var c Census
-	errs := []error{c.processes(o.Programs, o.Under), c.mounts(o.Under), c.entries("netns", "/run/netns"), c.entries("link", "/sys/class/net"), c.loops(), c.leaves(o.Slice)}
+	errs := []error{c.processes(o.Programs, o.Under), c.mounts(o.Under), c.entries("netns", "/run/netns"), c.entries("link", "/sys/class/net"), c.loops(o.Under), c.leaves(o.Slice)}
 	for _, root := range o.Roots {
 		errs = append(errs, c.files(root))
 	}
@@ -117,15 +117,17 @@ func (c *Census) entries(kind, dir string) error {
 	return nil
 }
 
-func (c *Census) loops() error {
+// loops finds loop devices of files below a directory, all when it is empty.
+func (c *Census) loops(under string) error {
 	backed, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
 		return err
 	}
 	for _, path := range backed {
 		text, err := os.ReadFile(path)
-		if err == nil {
-			c.add("loop", filepath.Base(filepath.Dir(filepath.Dir(path))), strings.TrimSpace(string(text)))
+		file := strings.TrimSpace(string(text))
+		if err == nil && (under == "" || strings.HasPrefix(file, under+"/")) {
+			c.add("loop", filepath.Base(filepath.Dir(filepath.Dir(path))), file)
 		}
 	}
 	return nil
