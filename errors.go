@@ -16,6 +16,8 @@ var (
 	ErrState = errors.New("wrong state")
 	// ErrExited is returned when the machine ended while a call needed it; the [Exit] is in its Info.
 	ErrExited = errors.New("machine has ended")
+	// ErrNoAnswer is returned when a machine that runs neither takes nor refuses a connection: it is paused or hung, or has no vsock driver yet.
+	ErrNoAnswer = errors.New("the guest does not answer")
 )
 
 // What a caller asked for.

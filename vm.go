@@ -77,7 +77,8 @@ func (v *VM) Rename(ctx context.Context, name string) error {
 	return opError("rename", v.uid, renamer.Rename(ctx, v.uid, name))
 }
 
-// Dial connects to a vsock port of the guest. The connection has no CloseWrite: the VMM ends both directions at once.
+// Dial connects to a vsock port of the guest. The connection has no CloseWrite: the VMM ends both directions at once. An error matches [ErrExited] when there is no VMM to
+// connect through, syscall.ECONNREFUSED when nobody listens in the guest, and [ErrNoAnswer] when the guest does neither.
 func (v *VM) Dial(ctx context.Context, port uint32) (net.Conn, error) {
 	dialer, ok := v.driver.(Dialer)
 	if !ok {
@@ -87,7 +88,7 @@ func (v *VM) Dial(ctx context.Context, port uint32) (net.Conn, error) {
 	return conn, opError("dial", v.uid, err)
 }
 
-// Listen accepts the guest's connections to a vsock port of the host, which has CID 2, during the present run.
+// Listen accepts the guest's connections to a vsock port of the host, which has CID 2, during the present run. They have no CloseWrite either.
 func (v *VM) Listen(ctx context.Context, port uint32) (net.Listener, error) {
 	dialer, ok := v.driver.(Dialer)
 	if !ok {

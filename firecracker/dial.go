@@ -34,34 +34,43 @@ func (d *driver) Dial(ctx context.Context, uid string, port uint32) (conn net.Co
 	return conn, err
 }
 
+// connect does it, and tells three failures apart: no VMM, nobody who listens, no answer. A VMM that is just ending looks as if nobody listened.
 func (d *driver) connect(ctx context.Context, record *state.Record, port uint32) (net.Conn, error) {
-	conn, err := d.place(record).dial(ctx, vsockPath)
+	raw, err := d.place(record).dial(ctx, vsockPath)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, fmt.Errorf("%w: its VMM does not answer: %w", microvm.ErrExited, err)
+		return nil, fmt.Errorf("%w: its VMM does not listen", microvm.ErrExited)
 	}
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
-	err = greet(conn, port)
+	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Now()) })
+	err = greet(raw, port)
 	if !stop() {
 		err = context.Cause(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("%w: %w", microvm.ErrNoAnswer, err)
+		}
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("port %d: %w", port, err), conn.Close())
+	if err == nil {
+		return newConn(raw, hostCID, guestCID, port), nil
 	}
-	return conn, nil
+	return nil, errors.Join(fmt.Errorf("port %d: %w", port, err), raw.Close())
 }
 
-// greet asks for the port. The VMM closes the connection when nobody listens there.
+// refusalPatience is what tells a guest's refusal, which comes at once, from a VMM that gives up on a guest that says nothing: it does so after two seconds
+// (CONN_REQUEST_TIMEOUT_MS in src/vmm/src/devices/virtio/vsock/csm/mod.rs@v1.12.1).
+const refusalPatience = 1500 * time.Millisecond
+
+// greet asks for the port. The VMM closes the connection when nobody listens there, or nobody answers.
 func greet(conn net.Conn, port uint32) error {
+	begin := time.Now()
 	if _, err := io.WriteString(conn, "CONNECT "+strconv.FormatUint(uint64(port), 10)+"\n"); err != nil {
-		return refused(err)
+		return refused(err, begin)
 	}
 	line := make([]byte, 0, maxGreeting)
 	for one := make([]byte, 1); len(line) < maxGreeting; { // byte by byte: what follows the line is the guest's
 		if _, err := io.ReadFull(conn, one); err != nil {
-			return refused(err)
+			return refused(err, begin)
 		}
 		if one[0] == '\n' {
 			break
@@ -74,8 +83,12 @@ func greet(conn net.Conn, port uint32) error {
 	return nil
 }
 
-func refused(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+func refused(err error, begin time.Time) error {
+	closed := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	switch {
+	case closed && time.Since(begin) > refusalPatience:
+		return microvm.ErrNoAnswer
+	case closed:
 		return fmt.Errorf("nobody listens in the guest: %w", syscall.ECONNREFUSED)
 	}
 	return err
@@ -88,9 +101,12 @@ func (d *driver) Listen(ctx context.Context, uid string, port uint32) (listener 
 		if err != nil {
 			return err
 		}
-		listener, err = d.place(record).listen(fmt.Sprintf("%s_%d", vsockPath, port))
+		made, err := d.place(record).listen(fmt.Sprintf("%s_%d", vsockPath, port))
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return fmt.Errorf("port %d: %w: somebody listened there already in this run", port, microvm.ErrExists)
+		}
+		if err == nil {
+			listener = guestListener{Listener: made, port: port}
 		}
 		return err
 	})

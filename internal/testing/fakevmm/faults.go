@@ -19,6 +19,8 @@ type Faults struct {
 	Silent bool `json:"silent,omitempty"`
 	// Deaf guests ignore Ctrl-Alt-Del.
 	Deaf bool `json:"deaf,omitempty"`
+	// DeafVsock guests answer no connection of the host.
+	DeafVsock bool `json:"deaf_vsock,omitempty"`
 	// Lax VMMs run with 32 vCPUs whatever they are told.
 	Lax bool `json:"lax,omitempty"`
 	// Requests are faults by route, such as "PATCH /vm".
