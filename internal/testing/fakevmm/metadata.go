@@ -2,7 +2,10 @@
 
 package fakevmm
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"maps"
+)
 
 // metadataLimit is how much MMDS holds, in bytes of JSON, unless the command line says otherwise.
 const metadataLimit = 51200
@@ -47,9 +50,7 @@ func merge(target, patch any) any {
 	}
 	merged := map[string]any{}
 	if old, ok := target.(map[string]any); ok {
-		for key, value := range old {
-			merged[key] = value
-		}
+		maps.Copy(merged, old)
 	}
 	for key, value := range changes {
 		if value == nil {

@@ -32,11 +32,11 @@ func (p *reader) here(format string, args ...any) *misread {
 // ahead is a fault of the next byte.
 func (p *reader) ahead(what string) *misread { return &misread{what, min(len(p.text), p.at+1)} }
 
-// peek skips white space and returns the next byte, or 0 at the end.
+// peek skips white space and returns the next byte, or 0 at the end. A zero byte is as any other that nothing begins with.
 func (p *reader) peek() byte {
 	for ; p.at < len(p.text); p.at++ {
 		if c := p.text[p.at]; c != ' ' && c != '\n' && c != '\t' && c != '\r' {
-			return c
+			return max(c, 1)
 		}
 	}
 	return 0
@@ -277,10 +277,10 @@ func u32Fault(digits string) string {
 
 // invalid is the refusal of a value of another kind.
 func (p *reader) invalid(want string) *misread {
-	start, c := p.at, p.peek()
+	c := p.peek()
 	kind := map[byte]string{'[': "sequence", '{': "map"}[c]
 	if kind == "" {
-		start = p.at
+		start := p.at
 		if bad := p.skip(); bad != nil {
 			return bad
 		}

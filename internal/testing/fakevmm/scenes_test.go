@@ -33,6 +33,7 @@ var scenes = map[string][]call{
 	"a directory as a read-only one":  {put("/drives/d1", `{"drive_id":"d1","path_on_host":".","is_root_device":false,"is_read_only":true}`)},
 	"a directory as a kernel":         {put("/boot-source", `{"kernel_image_path":"."}`), start},
 	"no kernel":                       {start},
+	"a zero byte in a body":           {put("/boot-source", "{\x00")},
 	"a kernel of zeros":               {put("/boot-source", `{"kernel_image_path":"disk"}`), start},
 	"an empty kernel":                 {put("/boot-source", `{"kernel_image_path":"log"}`), start},
 	"a start after a refused one":     {put("/boot-source", `{"kernel_image_path":"disk"}`), start, kernel, start},
