@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 )
 
 // act does what was asked for.
@@ -96,14 +97,20 @@ func (v *VMM) boot() error {
 		return err
 	}
 	defer f.Close()
-	const prefix = "System configuration error: Cannot load kernel due to invalid memory configuration or invalid kernel image: Kernel Loader: failed to load ELF kernel image: Kernel Loader: "
+	kernel := told{
+		"System configuration error: Cannot load kernel due to invalid memory configuration or invalid kernel image: Kernel Loader: failed to load ELF kernel image: Kernel Loader: %s",
+		"ConfigureSystem(KernelLoader(Elf(%s)))",
+	}
 	n, _ := io.ReadFull(f, head)
 	switch {
 	case n > 0 && head[0] == '{':
 	case n < len(head):
-		return refusal(prefix + "Unable to read elf header")
+		return kernel.of(told{"Unable to read elf header", "ReadElfHeader"})
 	case string(head[:4]) != elf.ELFMAG:
-		return refusal(prefix + "Invalid Elf magic number")
+		return kernel.of(told{"Invalid Elf magic number", "InvalidElfMagicNumber"})
+	}
+	if err := v.checkInitrd(); err != nil {
+		return err
 	}
 	if v.Boot != nil {
 		if err := v.Boot(); err != nil {
@@ -111,5 +118,23 @@ func (v *VMM) boot() error {
 		}
 	}
 	v.booted = true
+	return nil
+}
+
+// checkInitrd says why an initrd can't be loaded.
+func (v *VMM) checkInitrd() error {
+	raw := v.set["/boot-source"]["initrd_path"]
+	if raw == nil {
+		return nil
+	}
+	info, err := os.Stat(v.at(text(raw)))
+	switch {
+	case err != nil:
+		return err
+	case info.IsDir():
+		return told{"Error with initrd initialization: Cannot load initrd due to an invalid image: %s.", "Initrd(Read(IOError(%s)))"}.of(hostError(syscall.EISDIR))
+	case info.Size() == 0:
+		return told{"Error with initrd initialization: Cannot load initrd due to an invalid memory configuration..", "Initrd(Load)"}
+	}
 	return nil
 }

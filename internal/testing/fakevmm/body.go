@@ -22,13 +22,30 @@ func (r *Release) parseBody(name string, body []byte) (map[string]json.RawMessag
 	return nil, p.tell(bad)
 }
 
+// jsonError is what is wrong with a text, and where. On line 0 it is nowhere.
+type jsonError struct {
+	what         string
+	line, column int
+}
+
+func (e jsonError) Error() string {
+	if e.line == 0 {
+		return e.what
+	}
+	return fmt.Sprintf("%s at line %d column %d", e.what, e.line, e.column)
+}
+
+func (e jsonError) debug() string {
+	return fmt.Sprintf("Error(%s, line: %d, column: %d)", quote(e.what), e.line, e.column)
+}
+
 // tell says where it is, as far as that is known.
 func (p *reader) tell(bad *misread) error {
 	if bad.at < 0 {
-		return refusal(bad.what)
+		return jsonError{what: bad.what}
 	}
 	before := p.text[:bad.at]
-	return refusal(fmt.Sprintf("%s at line %d column %d", bad.what, 1+bytes.Count(before, []byte{'\n'}), len(before)-bytes.LastIndexByte(before, '\n')-1))
+	return jsonError{bad.what, 1 + bytes.Count(before, []byte{'\n'}), len(before) - bytes.LastIndexByte(before, '\n') - 1}
 }
 
 func (p *reader) top(name string) (values map[string]json.RawMessage, bad *misread) {

@@ -5,7 +5,6 @@ package fakevmm
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -23,7 +22,7 @@ var checks = map[string]func(*VMM, request) error{
 
 // open says why a file can't be opened, in the words of Rust's standard library.
 func (v *VMM) open(path string, flags int) error {
-	f, err := os.OpenFile(v.at(path), flags|syscall.O_NONBLOCK, 0)
+	f, err := os.OpenFile(v.at(path), flags|syscall.O_NONBLOCK, 0o666)
 	if err == nil {
 		return f.Close()
 	}
@@ -45,15 +44,13 @@ func (v *VMM) inDirectory(path string) error {
 	return nil
 }
 
-// osError puts an error as Rust does.
-func osError(err error) error {
-	var errno syscall.Errno
-	if !errors.As(err, &errno) {
-		return err
-	}
-	text := errno.Error()
-	return fmt.Errorf("%s (os error %d)", strings.ToUpper(text[:1])+text[1:], int(errno))
-}
+// What a machine's configuration is refused for (src/vmm/src/vmm_config/machine_config.rs@v1.12.1).
+var (
+	errVCPUs         = told{"Machine config error: The number of vCPUs must be greater than 0, less than 32 and must be 1 or an even number if SMT is enabled.", "InvalidVcpuCount"}
+	errMemory        = told{"Machine config error: The memory size (MiB) is either 0, or not a multiple of the configured page size.", "InvalidMemorySize"}
+	errUnderBalloon  = told{"Machine config error: The memory size (MiB) is smaller than the previously set balloon device target size.", "IncompatibleBalloonSize"}
+	errBalloonBefore = told{"Machine config error: Firecracker's huge pages support is incompatible with memory ballooning.", "BalloonAndHugePages"}
+)
 
 func (v *VMM) checkMachine(r request) error {
 	for field, value := range v.set["/machine-config"] { // PUT begins anew but for the template
@@ -70,13 +67,13 @@ func (v *VMM) checkMachine(r request) error {
 	read(r.values, &m)
 	switch {
 	case m.VCPUs < 1 || m.VCPUs > 32 || m.SMT && m.VCPUs > 1 && m.VCPUs%2 == 1:
-		return refusal("Machine config error: The number of vCPUs must be greater than 0, less than 32 and must be 1 or an even number if SMT is enabled.")
+		return errVCPUs
 	case m.Memory == 0 || m.Huge == "2M" && m.Memory%2 == 1:
-		return refusal("Machine config error: The memory size (MiB) is either 0, or not a multiple of the configured page size.")
+		return errMemory
 	case v.set["/balloon"] != nil && m.Memory < integerOf(v.set["/balloon"]["amount_mib"]):
-		return refusal("Machine config error: The memory size (MiB) is smaller than the previously set balloon device target size.")
+		return errUnderBalloon
 	case v.set["/balloon"] != nil && m.Huge == "2M":
-		return refusal("Machine config error: Firecracker's huge pages support is incompatible with memory ballooning.")
+		return errBalloonBefore
 	}
 	return nil
 }
@@ -107,15 +104,15 @@ const commandLineSize = 2048
 
 func (v *VMM) checkBootSource(r request) error {
 	if err := v.open(text(r.values["kernel_image_path"]), os.O_RDONLY); err != nil {
-		return refusal("Boot source error: The kernel file cannot be opened: " + err.Error())
+		return told{"Boot source error: The kernel file cannot be opened: %s", "InvalidKernelPath(%s)"}.of(err)
 	}
 	if initrd := r.values["initrd_path"]; initrd != nil {
 		if err := v.open(text(initrd), os.O_RDONLY); err != nil {
-			return refusal("Boot source error: The initrd file cannot be opened due to invalid path or invalid permissions. " + err.Error())
+			return told{"Boot source error: The initrd file cannot be opened due to invalid path or invalid permissions. %s", "InvalidInitrdPath(%s)"}.of(err)
 		}
 	}
 	if len(text(r.values["boot_args"])) >= commandLineSize {
-		return refusal("Boot source error: The kernel command line is invalid: Invalid cmdline capacity provided.")
+		return told{"Boot source error: The kernel command line is invalid: %s", "InvalidKernelCommandLine(%s)"}.of(refusal("Invalid cmdline capacity provided."))
 	}
 	return nil
 }
@@ -124,13 +121,13 @@ func (v *VMM) checkDrive(r request) error {
 	if boolean(r.values["is_root_device"]) {
 		for path, drive := range v.set {
 			if strings.HasPrefix(path, "/drives/") && path != r.path && boolean(drive["is_root_device"]) {
-				return refusal("Drive config error: A root block device already exists!")
+				return told{"Drive config error: A root block device already exists!", "RootBlockDeviceAlreadyAdded"}
 			}
 		}
 	}
 	const prefix = "Drive config error: Unable to create the virtio block device: "
 	if r.values["path_on_host"] == nil || r.values["socket"] != nil {
-		return refusal(prefix + "Invalid block config.")
+		return told{prefix + "Invalid block config.", "CreateBlockDevice(InvalidBlockConfig)"}
 	}
 	flags := os.O_RDWR
 	if boolean(r.values["is_read_only"]) {
@@ -138,7 +135,10 @@ func (v *VMM) checkDrive(r request) error {
 	}
 	path := text(r.values["path_on_host"])
 	if err := v.open(path, flags); err != nil {
-		return refusal(prefix + "Virtio backend error: Error manipulating the backing file: " + err.Error() + " " + path)
+		return told{
+			prefix + "Virtio backend error: Error manipulating the backing file: " + err.Error() + " " + path,
+			"CreateBlockDevice(VirtioBackend(BackingFile(" + debug(err) + ", " + quote(path) + ")))",
+		}
 	}
 	return nil
 }
@@ -151,18 +151,21 @@ func boolean(raw json.RawMessage) (b bool) {
 func (v *VMM) checkInterface(r request) error {
 	for path, other := range v.set {
 		if mac := r.values["guest_mac"]; mac != nil && strings.HasPrefix(path, "/network-interfaces/") && path != r.path && strings.EqualFold(text(mac), text(other["guest_mac"])) {
-			return refusal("Network config error: The MAC address is already in use: " + strings.ToLower(text(mac)))
+			return told{"Network config error: The MAC address is already in use: %s", "GuestMacAddressInUse(%s)"}.of(refusal(strings.ToLower(text(mac))))
 		}
 	}
 	const prefix = "Network config error: Could not create the network device: Open tap device failed: "
 	name := text(r.values["host_dev_name"])
 	if len(name) > 15 {
-		return refusal(prefix + "Invalid interface name")
+		return told{prefix + "Invalid interface name", "CreateNetworkDevice(TapOpen(InvalidIfname))"}
 	}
 	for path, other := range v.set {
 		if strings.HasPrefix(path, "/network-interfaces/") && path != r.path && text(other["host_dev_name"]) == name {
-			return refusal(prefix + "Error while creating ifreq structure: Resource busy (os error 16). Invalid TUN/TAP Backend provided by " + name +
-				". Check our documentation on setting up the network devices.")
+			busy := hostError(syscall.EBUSY)
+			return told{
+				prefix + "Error while creating ifreq structure: " + busy.Error() + ". Invalid TUN/TAP Backend provided by " + name + ". Check our documentation on setting up the network devices.",
+				"CreateNetworkDevice(TapOpen(IfreqExecuteError(" + debug(busy) + ", " + quote(name) + ")))",
+			}
 		}
 	}
 	return nil
@@ -172,42 +175,44 @@ func (v *VMM) checkVsock(r request) error {
 	if old := v.set["/vsock"]; old != nil && text(old["uds_path"]) == text(r.values["uds_path"]) {
 		return nil // its socket is removed first
 	}
-	const prefix = "Vsock config error: Cannot create backend for vsock device: Error binding to the host-side Unix socket: "
+	refused := told{"Vsock config error: Cannot create backend for vsock device: Error binding to the host-side Unix socket: %s", "CreateVsockBackend(UnixBind(%s))"}
 	path := text(r.values["uds_path"])
-	if len(path) > 107 {
-		return refusal(prefix + "path must be shorter than SUN_LEN")
+	if len(path) > socketPathLimit {
+		return refused.of(errSocketPath)
 	}
 	if err := v.inDirectory(path); err != nil {
-		return refusal(prefix + err.Error())
+		return refused.of(err)
 	}
 	if _, err := os.Lstat(v.at(path)); !errors.Is(err, fs.ErrNotExist) {
-		return refusal(prefix + "Address in use (os error 98)")
+		return refused.of(hostError(syscall.EADDRINUSE))
 	}
 	return nil
 }
 
 func (v *VMM) checkBalloon(r request) error {
 	if integerOf(r.values["amount_mib"]) > v.memory() {
-		return refusal("Balloon config error: Amount of pages requested is too large.")
+		return told{"Balloon config error: Amount of pages requested is too large.", "TooManyPagesRequested"}
 	}
 	if text(v.set["/machine-config"]["huge_pages"]) == "2M" {
-		return refusal("Balloon config error: Firecracker's huge pages support is incompatible with memory ballooning.")
+		return told{"Balloon config error: Firecracker's huge pages support is incompatible with memory ballooning.", "HugePages"}
 	}
 	return nil
 }
 
 func (v *VMM) checkMetadata(r request) error {
 	if raw := r.values["ipv4_address"]; raw != nil && !linkLocal(text(raw)) {
-		return refusal("MMMDS config error: The MMDS IPv4 address is not link local.")
+		return told{"MMMDS config error: The MMDS IPv4 address is not link local.", "InvalidIpv4Addr"}
 	}
 	var interfaces []string
 	json.Unmarshal(r.values["network_interfaces"], &interfaces)
 	if len(interfaces) == 0 {
-		return refusal("MMMDS config error: The list of network interface IDs that allow forwarding MMDS requests is empty.")
+		return told{"MMMDS config error: The list of network interface IDs that allow forwarding MMDS requests is empty.", "EmptyNetworkIfaceList"}
 	}
 	for _, id := range interfaces {
 		if v.set["/network-interfaces/"+id] == nil {
-			return refusal("MMMDS config error: The list of network interface IDs provided contains at least one ID that does not correspond to any existing network interface.")
+			return told{
+				"MMMDS config error: The list of network interface IDs provided contains at least one ID that does not correspond to any existing network interface.", "InvalidNetworkInterfaceId",
+			}
 		}
 	}
 	return nil
@@ -227,19 +232,22 @@ func (v *VMM) checkLogger(r request) error {
 	if r.values["log_path"] == nil {
 		return nil
 	}
-	if err := v.open(text(r.values["log_path"]), os.O_RDWR); err != nil {
-		return refusal("Logger error: Failed to open target file: " + err.Error())
+	if err := v.open(text(r.values["log_path"]), v.Release.outputFlags()); err != nil {
+		return told{"Logger error: Failed to open target file: %s", "LoggerUpdateError(%s)"}.of(err)
 	}
 	return nil
 }
 
-func (v *VMM) checkMetrics(r request) error {
-	const prefix = "Metrics error: Cannot initialize the metrics system due to bad user input: "
-	if err := v.open(text(r.values["metrics_path"]), os.O_RDWR); err != nil {
-		return refusal(prefix + err.Error())
+func (v *VMM) checkMetrics(r request) error { return v.startMetrics(text(r.values["metrics_path"])) }
+
+// startMetrics opens their file: once.
+func (v *VMM) startMetrics(path string) error {
+	refused := told{"Metrics error: Cannot initialize the metrics system due to bad user input: %s", "InitializationFailure(%s)"}
+	if err := v.open(path, v.Release.outputFlags()); err != nil {
+		return refused.of(refusal(err.Error())) // there it is a text
 	}
 	if v.metrics {
-		return refusal(prefix + "Reinitialization of metrics not allowed.")
+		return refused.of(refusal("Reinitialization of metrics not allowed."))
 	}
 	v.metrics = true
 	return nil

@@ -6,6 +6,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -86,6 +87,20 @@ func Find(version string) (Release, error) {
 		}
 	}
 	return Release{}, fmt.Errorf("version %s: no release of this line is known", version)
+}
+
+// can says whether the version has a capability.
+func (r *Release) can(c api.Capability) bool {
+	v, err := api.ParseVersion(r.Version)
+	return err == nil && v.Supports(c) == nil
+}
+
+// outputFlags are how the files of the log and the metrics are opened.
+func (r *Release) outputFlags() int {
+	if r.can(api.LogFilesMade) {
+		return os.O_RDWR | os.O_CREATE
+	}
+	return os.O_RDWR
 }
 
 // fields returns the fields of a type in the order in which its refusals list them, without their marks, and which of them are required.
