@@ -6,7 +6,9 @@
 //
 // A base has no journal and no free space. Mount it read-only; machines write to a layer over it.
 //
-// FromDir takes owners, modes, times, links, devices and extended attributes as they are on disk: a directory that was unpacked without root has the wrong owners, and a tar
+// The same files make the same image: of a file's times only that of its last change is kept.
+//
+// FromDir takes owners, modes, links, devices and extended attributes as they are on disk: a directory that was unpacked without root has the wrong owners, and a tar
 // is the better source.
 package image
 
@@ -43,7 +45,10 @@ func FromTar(ctx context.Context, r io.Reader, path string) (Image, error) {
 	}
 	defer os.Remove(temp.Name())
 	defer temp.Close()
-	err = tar2ext4.ConvertTarToExt4(&contextReader{ctx, r}, temp, tar2ext4.MaximumDiskSize(maxDisk))
+	err = tar2ext4.ConvertTarToExt4(newEntryReader(&contextReader{ctx, r}), temp, tar2ext4.MaximumDiskSize(maxDisk))
+	if err == nil {
+		err = fillBitmaps(temp)
+	}
 	if err != nil {
 		return Image{}, fmt.Errorf("image %s: %w", path, err)
 	}

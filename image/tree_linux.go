@@ -47,7 +47,7 @@ func addXattrs(header *tar.Header, path string) error {
 		if header.PAXRecords == nil {
 			header.PAXRecords = map[string]string{}
 		}
-		header.PAXRecords["SCHILY.xattr."+name] = string(value[:n])
+		header.PAXRecords[xattrPrefix+name] = string(value[:n])
 	}
 	return nil
 }
