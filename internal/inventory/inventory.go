@@ -83,7 +83,7 @@ func (c *Census) processes(programs []string, under string) error {
 
 func isUnder(pid, args, dir string) bool {
 	for _, link := range []string{"cwd", "root"} {
-		if path, err := os.Readlink(filepath.Join("/proc", pid, link)); err == nil && strings.HasPrefix(path, dir+"/") {
+		if path, err := os.Readlink(filepath.Join("/proc", pid, link)); err == nil && (path == dir || strings.HasPrefix(path, dir+"/")) {
 			return true
 		}
 	}
@@ -96,7 +96,7 @@ func (c *Census) mounts(under string) error {
 		return err
 	}
 	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], under) {
+		if fields := strings.Fields(line); len(fields) > 4 && (under == "" || fields[4] == under || strings.HasPrefix(fields[4], under+"/")) {
 			c.add("mount", fields[4], fields[3])
 		}
 	}
