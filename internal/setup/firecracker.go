@@ -61,10 +61,11 @@ func (r *runner) install(binaries map[string][]byte) error {
 		return err
 	}
 	for name, sum := range pinned {
-		got := sha256.Sum256(binaries[name])
-		if hex.EncodeToString(got[:]) != sum {
+		if got := sha256.Sum256(binaries[name]); hex.EncodeToString(got[:]) != sum {
 			return fmt.Errorf("%s has sha256 %x, not the pinned %s", name, got, sum)
 		}
+	}
+	for name := range pinned {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path+".new", binaries[name], 0o755); err != nil {
 			return err
@@ -93,7 +94,12 @@ func fromRelease(ctx context.Context) (map[string][]byte, error) {
 	if response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s: %s", releaseArchive, response.Status)
 	}
-	unzipped, err := gzip.NewReader(response.Body)
+	return readRelease(response.Body)
+}
+
+// readRelease takes the binaries out of a release's archive.
+func readRelease(r io.Reader) (map[string][]byte, error) {
+	unzipped, err := gzip.NewReader(r)
 	if err != nil {
 		return nil, err
 	}

@@ -46,12 +46,11 @@ func (r *runner) kernel(ctx context.Context) error {
 func (r *runner) currentKernel(ctx context.Context) (string, error) {
 	show := func() (string, error) {
 		out, err := exec.CommandContext(ctx, "apt-cache", "depends", kernelPackage).Output()
-		for line := range strings.Lines(string(out)) {
-			if name, ok := strings.CutPrefix(strings.TrimSpace(line), "Depends: "); ok {
-				return name + "-unsigned", nil
-			}
+		name, ok := dependedOn(string(out))
+		if !ok {
+			return "", errors.Join(fmt.Errorf("apt knows no package %s (supported: %s; elsewhere put vmlinuz, vmlinux and lib/modules/RELEASE of a kernel into %s)", kernelPackage, strings.Join(supported, ", "), filepath.Dir(r.parts.Vmlinux)), err)
 		}
-		return "", errors.Join(fmt.Errorf("apt knows no package %s (supported: %s)", kernelPackage, strings.Join(supported, ", ")), err)
+		return name + "-unsigned", nil
 	}
 	if name, err := show(); err == nil {
 		return name, nil
@@ -60,6 +59,16 @@ func (r *runner) currentKernel(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return show()
+}
+
+// dependedOn returns the first package that another depends on, out of what apt-cache says.
+func dependedOn(depends string) (string, bool) {
+	for line := range strings.Lines(depends) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "Depends: "); ok {
+			return name, true
+		}
+	}
+	return "", false
 }
 
 // installKernel takes the image and its modules out of a package. They are put together in a directory that must not exist, and appear in the cache whole.

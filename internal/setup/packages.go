@@ -32,7 +32,11 @@ func (r *runner) packages(ctx context.Context) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	if err := checkSystem(); err != nil {
+	text, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		return err
+	}
+	if err := checkSystem(string(text)); err != nil {
 		return err
 	}
 	if os.Geteuid() != 0 {
@@ -59,22 +63,21 @@ func missingPackages(ctx context.Context) ([]string, error) {
 	return missing, nil
 }
 
-func checkSystem() error {
-	text, err := os.ReadFile("/etc/os-release")
-	if err != nil {
-		return err
-	}
+// checkSystem refuses a system whose packages have other names, by what /etc/os-release says.
+func checkSystem(osRelease string) error {
 	values := map[string]string{}
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(osRelease) {
 		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
-			values[name] = strings.Trim(value, `"`)
+			values[name] = strings.Trim(value, `"'`)
 		}
 	}
 	system := values["ID"] + " " + values["VERSION_ID"]
 	if slices.Contains(supported, system) {
 		return nil
 	}
-	return fmt.Errorf("this system is %s (supported: %s; elsewhere install the packages %s by hand)", system, strings.Join(supported, ", "), strings.Join(wanted, " "))
+	return fmt.Errorf("this system is %s, and setup knows the packages of %s (elsewhere install %s by hand, and put vmlinuz, vmlinux and lib/modules/RELEASE of a kernel into CACHE/kernel/current; "+
+		"to use the library, your own kernel, modules and image will do: MICROVM_KERNEL, MICROVM_KERNEL_MODULES, MICROVM_IMAGE)",
+		system, strings.Join(supported, " and "), strings.Join(wanted, " "))
 }
 
 // command runs a program; its output is kept for the error, and that it still works is told every few seconds.

@@ -7,8 +7,8 @@
 //
 //	CACHE/firecracker/VERSION/{firecracker,jailer}
 //	CACHE/kernel/current/{vmlinux,vmlinuz}, CACHE/kernel/current/lib/modules/RELEASE
-//	CACHE/base/debian-12.ext4
-//	CACHE/lab/host.ext4
+//	CACHE/base/debian-12-SUM.ext4    SUM is of what it is made of
+//	CACHE/lab/host-SUM.ext4
 //	CACHE/bin/{microvm,microvm-agent}    built by the Makefile
 //
 // # Caveats
@@ -74,8 +74,8 @@ func partsIn(cache string) Parts {
 		Jailer:      filepath.Join(firecracker, "jailer"),
 		Vmlinux:     filepath.Join(kernel, "vmlinux"),
 		Vmlinuz:     filepath.Join(kernel, "vmlinuz"),
-		Base:        filepath.Join(cache, "base", "debian-12.ext4"),
-		LabHost:     filepath.Join(cache, "lab", "host.ext4"),
+		Base:        filepath.Join(cache, "base", baseSystem.file()),
+		LabHost:     filepath.Join(cache, "lab", labSystem.file()),
 		Agent:       filepath.Join(cache, "bin", "microvm-agent"),
 		Microvm:     filepath.Join(cache, "bin", "microvm"),
 		Busybox:     "/bin/busybox",

@@ -143,7 +143,7 @@ func Build(ctx context.Context, pkg, path string) error {
 func (l *lab) partsDisk(ctx context.Context) error {
 	p := l.Parts
 	release := filepath.Base(p.Modules)
-	l.partsPath = filepath.Join(p.Cache, "lab", fmt.Sprintf("parts-%s-%s.ext4", setup.FirecrackerVersion, release))
+	l.partsPath = filepath.Join(p.Cache, "lab", fmt.Sprintf("parts-%s-%s-%s", setup.FirecrackerVersion, release, filepath.Base(p.Base)))
 	if made, err := os.Stat(l.partsPath); err == nil {
 		if base, err := os.Stat(p.Base); err == nil && made.ModTime().After(base.ModTime()) {
 			return nil
@@ -165,7 +165,7 @@ func (l *lab) partsDisk(ctx context.Context) error {
 			return err
 		}
 	}
-	err := errors.Join(os.WriteFile(filepath.Join(kernelDir, "vmlinuz"), nil, 0o644), os.WriteFile(filepath.Join(tree, "lab", "host.ext4"), nil, 0o644),
+	err := errors.Join(os.WriteFile(filepath.Join(kernelDir, "vmlinuz"), nil, 0o644), os.WriteFile(filepath.Join(tree, "lab", filepath.Base(p.LabHost)), nil, 0o644),
 		os.Symlink(release, filepath.Join(tree, "kernel", "current")), os.CopyFS(filepath.Join(kernelDir, "lib", "modules", release), os.DirFS(p.Modules)))
 	if err != nil {
 		return err
