@@ -5,6 +5,7 @@ package agent
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -17,23 +18,27 @@ import (
 type attachment struct {
 	process *process
 	conn    net.Conn
-	gone    atomic.Bool
+	gone    atomic.Bool // nothing is sent any more
 
 	mu  sync.Mutex // one frame at a time
 	out *bufio.Writer
 }
 
-// adopt makes conn the process's connection, in place of an older one. It returns how much standard input has come: the host goes on from there.
-func (p *process) adopt(conn net.Conn) (a *attachment, received uint64) {
-	a = &attachment{process: p, conn: conn, out: bufio.NewWriterSize(conn, 128<<10)}
+// adopt makes conn the process's connection, in place of an older one, and answers the host.
+func (p *process) adopt(conn net.Conn) *attachment {
+	a := &attachment{process: p, conn: conn, out: bufio.NewWriterSize(conn, 128<<10)}
+	a.mu.Lock() // no frame comes before the answer
+	defer a.mu.Unlock()
 	p.mu.Lock()
-	before := p.attached
-	p.attached, received = a, p.received
+	before, received := p.attached, p.received
+	p.attached = a
 	p.mu.Unlock()
 	if before != nil {
 		before.leave()
 	}
-	return a, received
+	fmt.Fprintf(a.out, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %d\r\n\r\n", wire.Upgrade, wire.HeaderStdin, received)
+	a.out.Flush()
+	return a
 }
 
 // serve serves the connection until it breaks, or the host says that it has all: then it returns true.
@@ -50,17 +55,21 @@ func (a *attachment) serve(in *bufio.Reader, stdout, stderr uint64) (done bool) 
 	done = a.receive(in)
 	a.leave()
 	sending.Wait()
+	a.process.left(a)
 	return done
+}
+
+// stop ends sending, from any goroutine. What the host has sent before is still read.
+func (a *attachment) stop() {
+	a.gone.Store(true)
+	a.process.stdout.Wake()
+	a.process.stderr.Wake()
 }
 
 // leave ends the attachment, from any goroutine.
 func (a *attachment) leave() {
-	if a.gone.Swap(true) {
-		return
-	}
 	a.conn.Close()
-	a.process.stdout.Wake()
-	a.process.stderr.Wake()
+	a.stop()
 }
 
 // send sends one stream from an offset on, until its end or the attachment's.
@@ -104,7 +113,7 @@ func (a *attachment) frame(frame []byte) {
 		err = a.out.Flush()
 	}
 	if err != nil {
-		go a.leave() // leave wakes this goroutine's own kind; it must not wait for it
+		a.stop() // the host may have said Done before it went
 	}
 }
 
@@ -116,31 +125,11 @@ func (a *attachment) receive(in *bufio.Reader) (done bool) {
 		if err != nil {
 			return false
 		}
-		good := true
-		switch f.Kind {
-		case wire.Stdin:
-			good = a.process.receive(a, f.Payload)
-		case wire.StdinEnd:
-			a.process.input.End()
-		case wire.AckStdout:
-			good = ack(a.process.stdout, f) == nil
-		case wire.AckStderr:
-			good = ack(a.process.stderr, f) == nil
-		case wire.Done:
-			return true
-		default:
-			good = false
+		if f.Kind == wire.Done {
+			return a.process.attachedTo(a)
 		}
-		if !good {
+		if !a.process.take(a, f) {
 			return false
 		}
 	}
-}
-
-func ack(buffer *wire.Buffer, f wire.Frame) error {
-	offset, err := f.Ack()
-	if err != nil {
-		return err
-	}
-	return buffer.Ack(offset)
 }

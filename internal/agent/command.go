@@ -174,6 +174,9 @@ func lookPath(name, dir string, env []string) (string, error) {
 			continue
 		}
 		for _, place := range filepath.SplitList(list) {
+			if !filepath.IsAbs(place) { // an empty one too is the directory that the program will be in
+				place = filepath.Join(dir, place)
+			}
 			path := filepath.Join(place, name)
 			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 				return path, nil
@@ -188,6 +191,8 @@ func startError(path string, err error) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		return refuse(wire.CodeNotFound, "program %q, or its interpreter, is not there", path)
+	case errors.Is(err, syscall.E2BIG):
+		return refuse(wire.CodeInvalid, "program %q: its arguments and environment are too long for the guest's system", path)
 	case errors.Is(err, os.ErrPermission), errors.Is(err, syscall.ENOEXEC):
 		return refuse(wire.CodeDenied, "program %q: %w", path, err)
 	}

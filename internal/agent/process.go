@@ -22,13 +22,16 @@ type process struct {
 	input          *wire.Buffer // standard input that the process has not read yet
 	stdin          *os.File     // nil when it has none
 
-	mu       sync.Mutex
-	received uint64 // bytes of standard input that have come
-	read     uint64 // bytes of standard input that the process has read, or that were dropped
-	attached *attachment
-	exit     wire.Exit
-	ended    time.Time
-	exited   chan struct{} // closed when exit is there
+	mu         sync.Mutex
+	received   uint64 // bytes of standard input that have come
+	inputEnded bool
+	read       uint64 // bytes of standard input that the process has read, or that were dropped
+	attached   *attachment
+	exit       wire.Exit
+	ended      time.Time
+	exited     chan struct{} // closed when exit is there
+
+	abandoned bool // guarded by the server: forgotten when it has ended
 
 	life     sync.RWMutex // held while a signal is sent: so long the child is not reaped
 	reaped   bool
@@ -60,7 +63,7 @@ func (s *Server) start(request *wire.Exec) (*process, error) {
 	if p.stdin != nil {
 		s.work.Go(p.feed)
 	}
-	s.work.Go(func() { p.await(s.children, collectors, &reading) })
+	s.work.Go(func() { s.await(p, collectors, &reading) })
 	if request.Timeout > 0 {
 		const longest = math.MaxInt64 / int64(time.Millisecond)
 		timer := time.AfterFunc(time.Duration(min(request.Timeout, longest))*time.Millisecond, p.timeout)
@@ -144,11 +147,11 @@ func finish(collectors []*collector, reading *sync.WaitGroup) {
 }
 
 // await waits for the process, then for its output.
-func (p *process) await(children *children, collectors []*collector, reading *sync.WaitGroup) {
+func (s *Server) await(p *process, collectors []*collector, reading *sync.WaitGroup) {
 	<-p.child.ended
 	finish(collectors, reading)
 	p.life.Lock()
-	status, _ := children.collect(p.child)
+	status, _ := s.children.collect(p.child)
 	p.reaped = true
 	p.life.Unlock()
 	p.mu.Lock()
@@ -161,6 +164,11 @@ func (p *process) await(children *children, collectors []*collector, reading *sy
 	p.ended = time.Now()
 	p.mu.Unlock()
 	close(p.exited)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.abandoned {
+		delete(s.processes, p.id)
+	}
 }
 
 // timeout kills the session. A process that ended before, and whose descendants alone go on, has not timed out.
@@ -190,16 +198,55 @@ func (p *process) signal(signal syscall.Signal) error {
 	return nil
 }
 
-// receive takes standard input from the connection that is attached, and from no older one. It never waits: a host that sends more than the window is cut off.
-func (p *process) receive(from *attachment, data []byte) bool {
+// attachedTo says whether a is the process's connection, and no newer one.
+func (p *process) attachedTo(a *attachment) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.attached != from || p.stdin == nil || !p.input.Fits(len(data)) {
+	return p.attached == a
+}
+
+// left is called when an attachment has ended.
+func (p *process) left(a *attachment) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.attached == a {
+		p.attached = nil
+	}
+}
+
+// take takes a frame from the connection that is attached, and from no older one. It never waits: a host that sends more than the window is cut off.
+func (p *process) take(from *attachment, f wire.Frame) (good bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.attached != from {
 		return false
 	}
-	p.input.Write(data)
-	p.received += uint64(len(data))
-	return true
+	switch f.Kind {
+	case wire.Stdin:
+		if p.stdin == nil || p.inputEnded || !p.input.Fits(len(f.Payload)) {
+			return false
+		}
+		p.input.Write(f.Payload)
+		p.received += uint64(len(f.Payload))
+		return true
+	case wire.StdinEnd:
+		p.inputEnded = true
+		p.input.End()
+		return true
+	case wire.AckStdout:
+		return ack(p.stdout, f) == nil
+	case wire.AckStderr:
+		return ack(p.stderr, f) == nil
+	}
+	return false
+}
+
+func ack(buffer *wire.Buffer, f wire.Frame) error {
+	offset, err := f.Ack()
+	if err != nil {
+		return err
+	}
+	return buffer.Ack(offset)
 }
 
 // feed moves standard input to the process, as fast as it reads, and tells the host how far it has come.

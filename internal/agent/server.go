@@ -6,22 +6,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/tangle-network/microvm-runtime/internal/wire"
-)
-
-const (
-	maxProcesses = 1024             // that run, or whose output nobody has fetched
-	keepEnded    = 10 * time.Minute // how long the output of an ended process waits for a host that was cut off
 )
 
 // Options are the options of a Server. The zero value is for an agent that is not the first process.
@@ -40,18 +33,27 @@ type Server struct {
 	work     sync.WaitGroup
 	once     sync.Once
 
+	// What tests put something else in place of.
+	launch func(*wire.Exec) (*process, error)
+	flush  func()
+	log    *log.Logger // of the HTTP server; nil is standard error
+
 	mu        sync.Mutex
 	processes map[string]*process
+	closed    bool // no process is started any more
 }
 
 // New returns a server.
 func New(options Options) *Server {
-	return &Server{
+	s := &Server{
 		options:   options,
 		ready:     bootClock(),
 		children:  newChildren(options.First),
 		processes: map[string]*process{},
+		flush:     syscall.Sync,
 	}
+	s.launch = s.start
+	return s
 }
 
 // Reap reaps the children that have ended. With Options.First it is to be called after every SIGCHLD.
@@ -65,43 +67,24 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	mux.HandleFunc("POST "+wire.PathSignal, s.signal)
 	mux.HandleFunc("POST "+wire.PathSync, s.sync)
 	mux.HandleFunc("POST "+wire.PathShutdown, s.shutdown)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: s.log}
+	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		server.Close()
 		s.end()
+		close(ended)
 	})
-	defer stop()
 	err := server.Serve(listener)
-	if ctx.Err() != nil {
-		s.work.Wait()
-		return nil
+	if stop() {
+		return err
 	}
-	return err
-}
-
-// end kills all processes and cuts their connections.
-func (s *Server) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range s.processes {
-		p.signal(syscall.SIGKILL)
-		p.release()
-		p.mu.Lock()
-		a := p.attached
-		p.mu.Unlock()
-		if a != nil {
-			a.leave()
-		}
-	}
+	<-ended
+	s.work.Wait()
+	return nil
 }
 
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	answer(w, wire.Health{Protocol: wire.Version, Uptime: bootClock(), Ready: s.ready})
-}
-
-func validID(id string) bool {
-	other := func(r rune) bool { return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') }
-	return len(id) >= 1 && len(id) <= 64 && strings.IndexFunc(id, other) < 0
 }
 
 func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
@@ -118,67 +101,18 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
+	defer s.work.Done()
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		fail(w, err)
 		return
 	}
-	s.work.Add(1)
-	defer s.work.Done()
 	defer conn.Close()
 	conn.SetDeadline(time.Time{})
-	a, received := p.adopt(conn)
-	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n",
-		wire.Upgrade, wire.HeaderStdin, strconv.FormatUint(received, 10))
+	a := p.adopt(conn)
 	if a.serve(buffered.Reader, request.Stdout, request.Stderr) {
 		s.forget(p)
 	}
-}
-
-// find returns the process of the request's id, starting it when it is new.
-func (s *Server) find(request *wire.Exec) (*process, error) {
-	if !validID(request.ID) {
-		return nil, refuse(wire.CodeInvalid, "id %q", request.ID)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if p := s.processes[request.ID]; p != nil {
-		return p, nil
-	}
-	if request.Attach {
-		return nil, refuse(wire.CodeNotFound, "process %s is not known", request.ID)
-	}
-	s.expire()
-	if len(s.processes) >= maxProcesses {
-		return nil, refuse(wire.CodeBusy, "%d processes run already", len(s.processes))
-	}
-	p, err := s.start(request)
-	if err != nil {
-		return nil, err
-	}
-	s.processes[request.ID] = p
-	return p, nil
-}
-
-// expire forgets processes that ended long ago and whose output nobody has come for.
-func (s *Server) expire() {
-	for id, p := range s.processes {
-		select {
-		case <-p.exited:
-			if time.Since(p.ended) > keepEnded {
-				p.release()
-				delete(s.processes, id)
-			}
-		default:
-		}
-	}
-}
-
-func (s *Server) forget(p *process) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p.release()
-	delete(s.processes, p.id)
 }
 
 func (s *Server) signal(w http.ResponseWriter, r *http.Request) {
@@ -204,7 +138,7 @@ func (s *Server) signal(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) sync(w http.ResponseWriter, _ *http.Request) {
-	syscall.Sync()
+	s.flush()
 	answer(w, struct{}{})
 }
 

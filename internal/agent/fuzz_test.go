@@ -1,0 +1,132 @@
+//go:build linux
+
+package agent
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/tangle-network/microvm-runtime/internal/wire"
+)
+
+// pretended is a process without anything that runs: it has said "out" and ended, and nothing reads its input.
+func pretended(request *wire.Exec) (*process, error) {
+	if _, err := resolve(request); err != nil {
+		return nil, err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	r.Close()
+	p := &process{id: request.ID, stdout: wire.NewBuffer(), stderr: wire.NewBuffer(), input: wire.NewBuffer(), stdin: w, exited: make(chan struct{}), reaped: true}
+	p.stdout.Write([]byte("out"))
+	p.stdout.End()
+	p.stderr.End()
+	close(p.exited)
+	return p, nil
+}
+
+// single is a listener with one connection.
+type single struct {
+	conn   chan net.Conn
+	closed chan struct{}
+}
+
+func (s *single) Accept() (net.Conn, error) {
+	select {
+	case conn := <-s.conn:
+		return conn, nil
+	case <-s.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (s *single) Close() error {
+	close(s.closed)
+	return nil
+}
+
+func (s *single) Addr() net.Addr { return &net.UnixAddr{} }
+
+// panics fails the test when the HTTP server says that it recovered from one.
+type panics struct{ t *testing.T }
+
+func (p panics) Write(text []byte) (int, error) {
+	if bytes.Contains(text, []byte("panic")) {
+		p.t.Errorf("%s", text)
+	}
+	return len(text), nil
+}
+
+func post(path, header, body string) string {
+	return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: agent\r\n%sContent-Length: %d\r\n\r\n%s", path, header, len(body), body)
+}
+
+// FuzzHost is a host that sends what it wants.
+func FuzzHost(f *testing.F) {
+	upgrade := "Connection: Upgrade\r\nUpgrade: " + wire.Upgrade + "\r\n"
+	exec := post(wire.PathExec, upgrade, `{"id":"a","argv":["true"],"stdin":true}`)
+	for _, seed := range []string{
+		"", "GET /v1/health HTTP/1.1\r\nHost: agent\r\n\r\n", exec, exec + string(wire.Append(nil, wire.Stdin, []byte("in"))) + string(wire.AppendAck(nil, wire.AckStdout, 3)) + string(wire.Append(nil, wire.Done, nil)),
+		post(wire.PathExec, upgrade, `{"id":"a","argv":["true"],"stdout":18446744073709551615,"stderr":4,"timeout_ms":-9223372036854775808}`),
+		post(wire.PathExec, upgrade, `{"id":"a","argv":["true"],"user":":","dir":"\u0000"}`), post(wire.PathSignal, "", `{"id":"a","signal":-1}`),
+		post(wire.PathShutdown, "", "{}") + post(wire.PathSync, "", "{}"), strings.Repeat("GET / HTTP/1.1\r\n", 100),
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s := New(Options{Shutdown: func() {}})
+		s.launch, s.flush, s.log = pretended, func() {}, log.New(panics{t}, "", 0)
+		listener := &single{make(chan net.Conn), make(chan struct{})}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Serve(ctx, listener) }()
+		own, theirs := net.Pipe()
+		listener.conn <- theirs
+		read := make(chan struct{})
+		go func() {
+			io.Copy(io.Discard, own)
+			close(read)
+		}()
+		own.Write(data) // it may hang up before
+		own.Close()
+		<-read
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// FuzzFrames is a host that sends what it wants after it has attached.
+func FuzzFrames(f *testing.F) {
+	for _, seed := range [][]byte{
+		nil, wire.Append(nil, wire.Stdin, []byte("in")), wire.Append(nil, wire.StdinEnd, nil), wire.AppendAck(nil, wire.AckStdout, 3), wire.AppendAck(nil, wire.AckStderr, 1<<63),
+		wire.Append(wire.Append(nil, wire.Done, nil), wire.Stdin, nil), {1, 0xff, 0xff, 0xff, 0xff},
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := pretended(&wire.Exec{ID: "a", Argv: []string{"/bin/true"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		own, theirs := net.Pipe()
+		go io.Copy(io.Discard, own)
+		a := p.adopt(theirs)
+		a.serve(bufio.NewReader(bytes.NewReader(data)), 0, 0)
+		p.release()
+		if p.received > uint64(len(data)) || p.attachedTo(a) {
+			t.Errorf("%d bytes of input came in %d", p.received, len(data))
+		}
+	})
+}
