@@ -29,6 +29,7 @@ const (
 	// MaxPayload bounds a frame's payload in bytes.
 	MaxPayload = 64 << 10
 	headerSize = 5
+	lastKind   = Done
 )
 
 // ErrFrame is returned for bytes that are no frame.
@@ -56,7 +57,7 @@ func (r *Reader) Read() (Frame, error) {
 		return Frame{}, err
 	}
 	kind, length := Kind(r.header[0]), binary.BigEndian.Uint32(r.header[1:])
-	if kind < Stdin || kind > Done {
+	if kind < Stdin || kind > lastKind {
 		return Frame{}, fmt.Errorf("%w: kind %d", ErrFrame, kind)
 	}
 	if length > MaxPayload {
