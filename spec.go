@@ -1,6 +1,9 @@
 package microvm
 
-import "maps"
+import (
+	"maps"
+	"slices"
+)
 
 // Spec says what a machine shall be. It is plain data: the zero value asks for the driver's defaults.
 // A driver writes the resolved one, with defaults filled in, to [Info].
@@ -34,13 +37,28 @@ type Spec struct {
 	// written to it. Only with Image. Optional: the driver's default.
 	LayerMiB int `json:"layer_mib,omitempty"`
 
+	// Drives are disks beside the machine's own: at most 8. The guest sees them after base and layer, or after Rootfs, in this order: with Image as
+	// /dev/vdc, /dev/vdd …, with Rootfs from /dev/vdb, with Diskless from /dev/vda. Optional.
+	Drives []Drive `json:"drives,omitempty"`
+
 	// Labels are the caller's own: at most 64, keys 1 to 63 of A–Z, a–z, 0–9, '.', '_', '-' and '/', values at most 256
 	// bytes of printable UTF-8. Optional.
 	Labels map[string]string `json:"labels,omitempty"`
 }
 
+// Drive is a disk that outlives the machine, or that machines share.
+type Drive struct {
+	// Path is the absolute path of a raw image, or, writable, of a block device. Not of a symbolic link.
+	Path string `json:"path"`
+	// ReadOnly shares the image among any number of machines: each sees it as it was at its Create. Otherwise the machine writes to the caller's own file or device, which is its
+	// alone from Create to Destroy: [ErrBusy] names the machine that has it already. The file must then be on the file system of the driver's jails, and belongs to the
+	// VM's user meanwhile; Destroy gives it back.
+	ReadOnly bool `json:"read_only,omitempty"`
+}
+
 // Copy returns a copy that shares nothing with s.
 func (s Spec) Copy() Spec {
+	s.Drives = slices.Clone(s.Drives)
 	s.Labels = maps.Clone(s.Labels)
 	return s
 }

@@ -15,6 +15,7 @@ const (
 	maxLayerMiB    = 1 << 24 // ext4's 16 TiB with 4 KiB blocks
 	maxKernelArgs  = 1024    // half of the 2048 bytes that Linux keeps on x86_64
 	maxPath        = 4095
+	maxDrives      = 8
 	maxName        = 64
 	maxLabels      = 64
 	maxLabelKey    = 63
@@ -40,7 +41,7 @@ func nameRune(r rune) bool {
 // Validate says whether the spec makes sense by itself: nil, or a *[FieldError] for the first bad field.
 // It does not look at the host; that is the driver's part of Create.
 func (s *Spec) Validate() error {
-	for _, check := range []func() *FieldError{s.checkSize, s.checkFiles, s.checkRoot, s.checkArgs, s.checkLabels} {
+	for _, check := range []func() *FieldError{s.checkSize, s.checkFiles, s.checkRoot, s.checkDrives, s.checkArgs, s.checkLabels} {
 		if bad := check(); bad != nil {
 			return bad
 		}
@@ -64,15 +65,39 @@ func (s *Spec) checkFiles() *FieldError {
 	for _, file := range []struct{ field, path string }{
 		{"Kernel", s.Kernel}, {"Initrd", s.Initrd}, {"Image", s.Image}, {"Rootfs", s.Rootfs},
 	} {
-		switch {
-		case file.path == "":
-		case len(file.path) > maxPath:
-			return bad(file.field, file.path, fmt.Sprintf("must be at most %d bytes", maxPath))
-		case strings.ContainsRune(file.path, 0):
-			return bad(file.field, file.path, "must not contain a NUL byte")
-		case !filepath.IsAbs(file.path):
-			return bad(file.field, file.path, "must be an absolute path")
+		if reason := badPath(file.path); file.path != "" && reason != "" {
+			return bad(file.field, file.path, reason)
 		}
+	}
+	return nil
+}
+
+// badPath says what is wrong with a path, "" when nothing is.
+func badPath(path string) string {
+	switch {
+	case len(path) > maxPath:
+		return fmt.Sprintf("must be at most %d bytes", maxPath)
+	case strings.ContainsRune(path, 0):
+		return "must not contain a NUL byte"
+	case !filepath.IsAbs(path):
+		return "must be an absolute path"
+	}
+	return ""
+}
+
+func (s *Spec) checkDrives() *FieldError {
+	if len(s.Drives) > maxDrives {
+		return bad("Drives", len(s.Drives), fmt.Sprintf("must be at most %d", maxDrives))
+	}
+	seen := map[string]bool{} // path to whether it is read-only
+	for i, drive := range s.Drives {
+		if reason := badPath(drive.Path); reason != "" {
+			return bad("Drives", drive.Path, fmt.Sprintf("the path of drive %d %s", i, reason))
+		}
+		if readOnly, ok := seen[drive.Path]; ok && !(readOnly && drive.ReadOnly) {
+			return bad("Drives", drive.Path, fmt.Sprintf("drive %d is another drive too, and one of them is writable", i))
+		}
+		seen[drive.Path] = drive.ReadOnly
 	}
 	return nil
 }

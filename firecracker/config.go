@@ -23,7 +23,11 @@ func (p plan) config() api.ConfigFile {
 		c.BootSource.InitrdPath = initrdPath
 	}
 	for _, drive := range p.drives {
-		c.Drives = append(c.Drives, api.Drive{DriveID: drive.id, PathOnHost: drive.path, IsRootDevice: drive.root, IsReadOnly: drive.readOnly})
+		d := api.Drive{DriveID: drive.id, PathOnHost: drive.path, IsRootDevice: drive.root, IsReadOnly: drive.readOnly}
+		if drive.durable {
+			d.CacheType = "Writeback"
+		}
+		c.Drives = append(c.Drives, d)
 	}
 	return c
 }
@@ -36,7 +40,8 @@ func (p plan) compare(got api.ConfigFile) error {
 	want := p.config()
 	want.MachineConfig.HugePages = "None" // what is not asked for it tells too
 	for i := range want.Drives {
-		want.Drives[i].CacheType, want.Drives[i].IOEngine = "Unsafe", "Sync"
+		setDefault(&want.Drives[i].CacheType, "Unsafe")
+		want.Drives[i].IOEngine = "Sync"
 	}
 	if got.MachineConfig != want.MachineConfig {
 		return differs("machine-config", got.MachineConfig, want.MachineConfig)

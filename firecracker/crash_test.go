@@ -17,7 +17,7 @@ import (
 // crash lets a process begin a verb and be killed at a point of it.
 func (r *rig) crash(verb, name, point string) {
 	r.t.Helper()
-	cmd := child(r.t.Context(), order{Options: childOptionsOf(r.options), Verb: verb, Name: name, Spec: tiny, KillAt: point})
+	cmd := child(r.t.Context(), order{Options: childOptionsOf(r.options), Verb: verb, Name: name, Spec: r.spec, KillAt: point})
 	out, err := cmd.CombinedOutput()
 	exit := (*exec.ExitError)(nil)
 	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
@@ -27,7 +27,7 @@ func (r *rig) crash(verb, name, point string) {
 
 // TestRealDriverKilledInCreate: what an interrupted create left is listed, and Destroy takes it away.
 func TestRealDriverKilledInCreate(t *testing.T) {
-	bothWays(t, ring.Real(t), func(t *testing.T, r *rig) {
+	withDrive(t, ring.Real(t), func(t *testing.T, r *rig) {
 		atEach(t, r, "create", func(r *rig, point string) {
 			before := r.census()
 			r.crash("create", "one", point)
@@ -58,7 +58,7 @@ func TestRealDriverKilledInCreate(t *testing.T) {
 
 // TestRealDriverKilledInStart: whatever the interrupted start left, the list is true, and the machine can be started and destroyed.
 func TestRealDriverKilledInStart(t *testing.T) {
-	bothWays(t, ring.Real(t), func(t *testing.T, r *rig) {
+	withDrive(t, ring.Real(t), func(t *testing.T, r *rig) {
 		atEach(t, r, "start", func(r *rig, point string) {
 			before := r.census()
 			for _, again := range []bool{true, false} {
@@ -96,7 +96,7 @@ func TestRealDriverKilledInStart(t *testing.T) {
 
 // TestRealDriverKilledInDestroy: Destroy is finished by the next.
 func TestRealDriverKilledInDestroy(t *testing.T) {
-	bothWays(t, ring.Real(t), func(t *testing.T, r *rig) {
+	withDrive(t, ring.Real(t), func(t *testing.T, r *rig) {
 		atEach(t, r, "destroy", func(r *rig, point string) {
 			before := r.census()
 			r.start(r.create("one"))

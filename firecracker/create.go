@@ -64,6 +64,11 @@ func (d *driver) create(ctx context.Context, name string, record *state.Record) 
 			return err
 		}
 	}
+	if len(record.Spec.Drives) > 0 {
+		if err := steps.Do("drives", func() error { return d.lendDrives(record) }, func() error { return d.returnDrives(record.UID) }); err != nil {
+			return err
+		}
+	}
 	if hasDisk(&record.Spec) {
 		if err := steps.Do("disk", func() error { return d.makeDisk(ctx, record) }, nil); err != nil {
 			return err
@@ -105,7 +110,7 @@ func (d *driver) resolve(ctx context.Context, spec microvm.Spec) (*state.Record,
 	return record, d.importFiles(ctx, record)
 }
 
-func (d *driver) importFiles(ctx context.Context, record *state.Record) error {
+func (d *driver) importFiles(ctx context.Context, record *state.Record) (err error) {
 	spec := &record.Spec
 	var files state.Files
 	for _, file := range []struct {
@@ -135,6 +140,9 @@ func (d *driver) importFiles(ctx context.Context, record *state.Record) error {
 			return err
 		}
 		files.Initrd = initrd
+	}
+	if files.Drives, err = d.importDrives(ctx, spec.Drives); err != nil {
+		return err
 	}
 	record.Files = files
 	return nil

@@ -59,6 +59,9 @@ func (d *driver) destroy(lock *state.Lock, record *state.Record, name string) er
 	if err := steps.Do("place", func() error { return d.removePlaces(record) }, nil); err != nil {
 		return err
 	}
+	if err := steps.Do("drives", func() error { return d.returnDrives(record.UID) }, nil); err != nil {
+		return err
+	}
 	if err := steps.Do("slot", func() error { return d.slots.Release(record.UID) }, nil); err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/cgroup"
 	"github.com/tangle-network/microvm-runtime/internal/journal"
+	"github.com/tangle-network/microvm-runtime/internal/loan"
 	"github.com/tangle-network/microvm-runtime/internal/slot"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 	"github.com/tangle-network/microvm-runtime/internal/store"
@@ -29,6 +30,7 @@ type driver struct {
 	store   *store.Store
 	binary  binary // of Firecracker
 	slots   *slot.Pool
+	loans   *loan.Book
 	slice   *cgroup.Slice // nil where the host has no cgroup v2
 	log     *slog.Logger
 	self    *vmm.Identity // this process
@@ -78,6 +80,10 @@ func open(options Options) (*driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	loans, err := loan.OpenBook(filepath.Join(o.StateDir, "loans"), dir.Exists)
+	if err != nil {
+		return nil, err
+	}
 	if !o.Bare {
 		if err := checkJails(o); err != nil {
 			return nil, err
@@ -95,7 +101,7 @@ func open(options Options) (*driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &driver{self: &self, options: o, binary: binary{path: o.Firecracker}, state: dir, store: files, slots: slots, slice: slice, log: o.Logger, watched: map[string]*watch{}}
+	d := &driver{self: &self, options: o, binary: binary{path: o.Firecracker}, state: dir, store: files, slots: slots, loans: loans, slice: slice, log: o.Logger, watched: map[string]*watch{}}
 	d.life, d.end = context.WithCancel(context.Background())
 	return d, nil
 }

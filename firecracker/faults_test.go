@@ -5,6 +5,8 @@ package firecracker
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -29,6 +31,24 @@ func bothWays(t *testing.T, p setup.Parts, test func(t *testing.T, r *rig)) {
 	}
 }
 
+// withDrive is bothWays with a machine that is lent a drive of another user's, so that every step is passed.
+func withDrive(t *testing.T, p setup.Parts, test func(t *testing.T, r *rig)) {
+	bothWays(t, p, func(t *testing.T, r *rig) {
+		r.spec.Drives = []microvm.Drive{{Path: othersDisk(t, "drive")}}
+		test(t, r)
+	})
+}
+
+// newDisk makes a raw disk of nothing where jails can have it.
+func newDisk(t *testing.T, name string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // atEach runs a test for every point of a verb.
 func atEach(t *testing.T, r *rig, verb string, test func(r *rig, point string)) {
 	for _, point := range r.points(verb) {
@@ -41,11 +61,11 @@ func atEach(t *testing.T, r *rig, verb string, test func(r *rig, point string)) 
 }
 
 func TestRealCreateFailsAtEveryStep(t *testing.T) {
-	bothWays(t, ring.Real(t), func(t *testing.T, r *rig) {
+	withDrive(t, ring.Real(t), func(t *testing.T, r *rig) {
 		atEach(t, r, "create", func(r *rig, point string) {
 			before := r.census()
 			r.failAt(point, errInjected)
-			if _, err := r.runtime.Create(t.Context(), "one", tiny); !errors.Is(err, errInjected) {
+			if _, err := r.runtime.Create(t.Context(), "one", r.spec); !errors.Is(err, errInjected) {
 				t.Fatalf("create: %v, want the injected error", err)
 			}
 			r.nothingLeft(before)
@@ -68,7 +88,7 @@ func (r *rig) nothingLeft(before inventory.Census) {
 
 // TestRealStartFailsAtEveryStep: a machine whose start failed is as it was before, also when it had run before.
 func TestRealStartFailsAtEveryStep(t *testing.T) {
-	bothWays(t, ring.Real(t), func(t *testing.T, r *rig) {
+	withDrive(t, ring.Real(t), func(t *testing.T, r *rig) {
 		atEach(t, r, "start", func(r *rig, point string) {
 			vm := r.create("one")
 			defer r.destroy(vm)
@@ -198,13 +218,13 @@ func signal(t *testing.T, pid int, signal syscall.Signal) {
 
 // TestRealContextEndsAtEveryStep: a call either did what it says or left nothing.
 func TestRealContextEndsAtEveryStep(t *testing.T) {
-	bothWays(t, ring.Real(t), func(t *testing.T, r *rig) {
+	withDrive(t, ring.Real(t), func(t *testing.T, r *rig) {
 		before := r.census()
 		atEach(t, r, "create", func(r *rig, point string) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			r.cancelAt(point, cancel)
-			vm, err := r.runtime.Create(ctx, "one", tiny)
+			vm, err := r.runtime.Create(ctx, "one", r.spec)
 			if err == nil && strings.HasPrefix(point, "create/commit") { // it was too late
 				r.destroy(vm)
 			} else if !errors.Is(err, context.Canceled) {

@@ -38,11 +38,11 @@ func (d *driver) place(r *state.Record) place {
 		layer = d.diskPath(r.UID)
 	}
 	if !r.Jailed {
-		return &bare{dir: dir, record: r, layer: layer, binary: d.options.Firecracker}
+		return &bare{dir: dir, record: r, layer: layer, binary: d.options.Firecracker, lent: d.openLent}
 	}
 	slot := d.slots.Slot(r.Slot)
 	layout := jail.Layout{Base: d.options.JailDir, Exec: d.options.Firecracker, ID: r.UID}
-	return &jailed{layout: layout, link: dir, jailer: d.options.Jailer, record: r, layer: layer, uid: slot.UID, gid: slot.GID}
+	return &jailed{layout: layout, link: dir, jailer: d.options.Jailer, record: r, layer: layer, uid: slot.UID, gid: slot.GID, lent: d.openLent}
 }
 
 // sharedFiles returns what is below img/: names to paths in the store.
@@ -53,6 +53,11 @@ func sharedFiles(r *state.Record) map[string]string {
 	}
 	if r.Files.Base != "" && !r.Spec.RootfsWritable {
 		files[filepath.Base(basePath)] = r.Files.Base
+	}
+	for i, path := range r.Files.Drives {
+		if path != "" {
+			files[drivePath(i)] = path
+		}
 	}
 	return files
 }
@@ -68,6 +73,7 @@ type bare struct {
 	record *state.Record
 	layer  string
 	binary string
+	lent   func(*state.Record) (lentThings, error)
 }
 
 func (b *bare) make(_ context.Context, p plan) error {
@@ -78,6 +84,11 @@ func (b *bare) make(_ context.Context, p plan) error {
 	if err != nil {
 		return err
 	}
+	lent, err := b.lent(b.record)
+	if err != nil {
+		return err
+	}
+	defer lent.Close()
 	img := filepath.Join(b.dir, "img")
 	errs := []error{os.Mkdir(b.dir, 0o700), os.Mkdir(img, 0o700)}
 	for name, path := range sharedFiles(b.record) { // symbolic: the directory is on tmpfs, the store is not
@@ -85,6 +96,9 @@ func (b *bare) make(_ context.Context, p plan) error {
 	}
 	if b.layer != "" {
 		errs = append(errs, os.Symlink(b.layer, filepath.Join(b.dir, layerPath)))
+	}
+	for name, thing := range lent {
+		errs = append(errs, os.Symlink(thing.Path, filepath.Join(b.dir, name)))
 	}
 	errs = append(errs, os.WriteFile(filepath.Join(b.dir, configPath), config, 0o600), os.WriteFile(filepath.Join(b.dir, logPath), nil, 0o600))
 	return errors.Join(errs...)
@@ -114,6 +128,7 @@ type jailed struct {
 	record   *state.Record
 	layer    string
 	uid, gid int
+	lent     func(*state.Record) (lentThings, error)
 }
 
 func (j *jailed) make(_ context.Context, p plan) error {
@@ -124,7 +139,12 @@ func (j *jailed) make(_ context.Context, p plan) error {
 	if err := j.remove(); err != nil {
 		return err
 	}
-	files := jail.Files{Shared: sharedFiles(j.record), Config: config, Layer: j.layer, Log: logPath, UID: j.uid, GID: j.gid}
+	lent, err := j.lent(j.record)
+	if err != nil {
+		return err
+	}
+	defer lent.Close()
+	files := jail.Files{Shared: sharedFiles(j.record), Config: config, Layer: j.layer, Lent: lent.files(), Log: logPath, UID: j.uid, GID: j.gid}
 	if err := j.layout.Build(files); err != nil {
 		return fmt.Errorf("build jail: %w", err)
 	}
@@ -135,11 +155,11 @@ func (j *jailed) command() vmm.Command {
 	return j.layout.Command(j.jailer, j.uid, j.gid, maxFile(j.record), firecrackerArgs()...)
 }
 
-// maxFile returns the size in bytes of the largest file that the VMM may have to write: its disk, or the guest's memory in a snapshot. One that was broken into fills
-// the host's disk no further.
+// maxFile returns the size in bytes of the largest file that the VMM may have to write: its disk, a drive, or the guest's memory in a snapshot. One that was broken into
+// fills the host's disk no further.
 func maxFile(r *state.Record) int64 {
 	const beside = 64 << 20 // for its log, and what a snapshot has beside the memory
-	return int64(max(r.Spec.MemoryMiB, diskMiB(r)))<<20 + beside
+	return max(int64(max(r.Spec.MemoryMiB, diskMiB(r)))<<20, lentBytes(r)) + beside
 }
 
 func (j *jailed) remove() error {

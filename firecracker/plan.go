@@ -3,6 +3,8 @@
 package firecracker
 
 import (
+	"fmt"
+	"path/filepath"
 	"runtime"
 
 	"github.com/tangle-network/microvm-runtime/internal/state"
@@ -14,6 +16,7 @@ const (
 	initrdPath = "img/initrd"
 	basePath   = "img/base"
 	configPath = "img/vm.json"
+	sharedDir  = "img" // also of drive-N that are read-only; the others are beside it
 	layerPath  = "layer"
 	vsockPath  = "vsock.sock"
 	socketPath = "api.sock"
@@ -35,6 +38,7 @@ type plan struct {
 type plannedDrive struct {
 	id, path       string
 	root, readOnly bool
+	durable        bool // the guest's flushes reach the host's disk
 }
 
 func planOf(r *state.Record) plan {
@@ -47,8 +51,18 @@ func planOf(r *state.Record) plan {
 	case r.Spec.Rootfs != "":
 		p.drives = []plannedDrive{{id: baseDrive, path: basePath, root: true, readOnly: true}}
 	}
+	for i, drive := range r.Spec.Drives {
+		planned := plannedDrive{id: fmt.Sprint("drive", i), path: drivePath(i), durable: true}
+		if drive.ReadOnly {
+			planned = plannedDrive{id: planned.id, path: filepath.Join(sharedDir, planned.path), readOnly: true}
+		}
+		p.drives = append(p.drives, planned)
+	}
 	return p
 }
+
+// drivePath returns where a drive of the Spec's is, or, when it is shared, where it is below img/.
+func drivePath(i int) string { return fmt.Sprint("drive-", i) }
 
 // kernelArgs returns the kernel's command line. A reset is the one thing by which a guest ends its VMM, hence reboot=k and panic=1. The
 // keyboard stays (no i8042.nokbd): Ctrl-Alt-Del comes through it.

@@ -34,6 +34,9 @@ func Purge(ctx context.Context, options Options) (p Purged, err error) {
 	if err := p.machines(ctx, d); err != nil {
 		return p, fmt.Errorf("purge: %w", err)
 	}
+	if _, err := d.loans.Sweep(); err != nil { // of machines whose records were lost
+		return removed, fmt.Errorf("purge: %w", err)
+	}
 	if d.slice != nil {
 		if err := d.slice.Remove(); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return p, fmt.Errorf("purge: cgroup slice %s: %w", d.options.Slice, err)

@@ -4,10 +4,12 @@ package firecracker
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	microvm "github.com/tangle-network/microvm-runtime"
@@ -22,6 +24,7 @@ type rig struct {
 	options Options
 	driver  *driver
 	runtime *microvm.Runtime
+	spec    microvm.Spec // of the machines that create makes
 
 	mu   sync.Mutex
 	hook func(point string) error
@@ -32,7 +35,7 @@ var tiny = microvm.Spec{Diskless: true}
 
 func newRig(t *testing.T, p setup.Parts, bare bool, program tinyguest.Program) *rig {
 	t.Helper()
-	r := &rig{t: t, options: testOptions(t, p, bare)}
+	r := &rig{t: t, options: testOptions(t, p, bare), spec: tiny}
 	r.options.Kernel = kernelOf(t, program)
 	r.options.hook = func(point string) error {
 		r.mu.Lock()
@@ -90,7 +93,7 @@ func (r *rig) failAt(point string, err error) {
 
 func (r *rig) create(name string) *microvm.VM {
 	r.t.Helper()
-	vm, err := r.runtime.Create(r.t.Context(), name, tiny)
+	vm, err := r.runtime.Create(r.t.Context(), name, r.spec)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -128,7 +131,7 @@ func (r *rig) census() inventory.Census {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	var kept inventory.Census
+	kept := r.driveOwners()
 	for _, item := range census {
 		path := item.Name
 		own := strings.HasPrefix(path, filepath.Join(r.options.StateDir, "store")) || strings.HasPrefix(path, filepath.Join(r.options.SocketDir, ".run")) ||
@@ -137,6 +140,19 @@ func (r *rig) census() inventory.Census {
 		if !own {
 			kept = append(kept, item)
 		}
+	}
+	return kept
+}
+
+// driveOwners are the drives with whose they are.
+func (r *rig) driveOwners() (kept inventory.Census) {
+	for _, drive := range r.spec.Drives {
+		info, err := os.Lstat(drive.Path)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		stat := info.Sys().(*syscall.Stat_t)
+		kept = append(kept, inventory.Item{Kind: "drive", Name: fmt.Sprintf("%s of %d:%d, %v, inode %d", drive.Path, stat.Uid, stat.Gid, info.Mode(), stat.Ino)})
 	}
 	return kept
 }

@@ -23,6 +23,9 @@ func (d *driver) Create(ctx context.Context, name string, spec microvm.Spec) (st
 	if most := d.options.MaxVMs; most > 0 && len(d.machines) >= most {
 		return "", fmt.Errorf("%w: MaxVMs %d", microvm.ErrExhausted, most)
 	}
+	if err := d.checkDrives(spec.Drives); err != nil {
+		return "", err
+	}
 	if spec.VCPUs == 0 {
 		spec.VCPUs = 1
 	}
@@ -34,6 +37,20 @@ func (d *driver) Create(ctx context.Context, name string, spec microvm.Spec) (st
 	d.machines[uid], d.names[name] = m, uid
 	d.tell(m, microvm.EventCreated, nil)
 	return uid, nil
+}
+
+// checkDrives refuses a writable drive that another machine has. A drive is known by its path here: nothing is at it.
+func (d *driver) checkDrives(drives []microvm.Drive) error {
+	for _, m := range d.machines {
+		for _, had := range m.info.Spec.Drives {
+			for _, wanted := range drives {
+				if had.Path == wanted.Path && !had.ReadOnly && !wanted.ReadOnly {
+					return fmt.Errorf("%w: %s is lent to %s (machine %q)", microvm.ErrBusy, had.Path, m.info.UID, m.info.Name)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func (d *driver) Resolve(ctx context.Context, ref string) (string, error) {

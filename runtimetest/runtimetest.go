@@ -9,6 +9,8 @@
 // # Caveats
 //
 // Each case has a runtime of its own. Cases wait for what happens and assume nothing about how long it takes.
+//
+// Drives are files of the test's temporary directory: a driver that wants them on a certain file system must have its state there.
 package runtimetest
 
 import (
@@ -54,7 +56,7 @@ type testCase struct {
 
 // Run runs all cases as subtests.
 func Run(t *testing.T, h Harness) {
-	for _, g := range []group{names, specs, states, ends, renames, finding, events, consoles, connections, processes, contexts} {
+	for _, g := range []group{names, specs, drives, states, ends, renames, finding, events, consoles, connections, processes, contexts} {
 		for _, one := range g.cases {
 			name := g.name + "/" + one.name
 			if _, left := h.Except[name]; left || !h.can(g.name, one.name) {
@@ -88,7 +90,7 @@ func (h Harness) can(group, name string) bool {
 }
 
 func exists(name string) bool {
-	for _, g := range []group{names, specs, states, ends, renames, finding, events, consoles, connections, processes, contexts} {
+	for _, g := range []group{names, specs, drives, states, ends, renames, finding, events, consoles, connections, processes, contexts} {
 		for _, one := range g.cases {
 			if g.name+"/"+one.name == name {
 				return true

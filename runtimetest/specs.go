@@ -30,6 +30,12 @@ var badSpecs = map[string][]badSpec{
 		{microvm.Spec{LayerMiB: 15}, "16 to 16777216"}, {microvm.Spec{LayerMiB: -1}, "16 to 16777216"}, {microvm.Spec{LayerMiB: 1<<24 + 1}, "16 to 16777216"},
 		{microvm.Spec{LayerMiB: 64, Diskless: true}, "needs Image"},
 	},
+	"Drives": {
+		{microvm.Spec{Drives: []microvm.Drive{{}}}, "absolute path"}, {microvm.Spec{Drives: []microvm.Drive{{Path: "/a", ReadOnly: true}, {Path: "relative"}}}, "drive 1 must be an absolute path"},
+		{microvm.Spec{Drives: []microvm.Drive{{Path: "/a\x00"}}}, "NUL"}, {microvm.Spec{Drives: make([]microvm.Drive, 9)}, "at most 8"},
+		{microvm.Spec{Drives: []microvm.Drive{{Path: "/a"}, {Path: "/a"}}}, "drive 1 is another drive too"},
+		{microvm.Spec{Drives: []microvm.Drive{{Path: "/a", ReadOnly: true}, {Path: "/a"}}}, "one of them is writable"},
+	},
 	"Labels": {
 		{microvm.Spec{Labels: map[string]string{"": "v"}}, "keys must be"}, {microvm.Spec{Labels: map[string]string{"a b": "v"}}, "keys must be"},
 		{microvm.Spec{Labels: map[string]string{strings.Repeat("k", 64): "v"}}, "keys must be"}, {microvm.Spec{Labels: map[string]string{"k": "\n"}}, "values must be"},

@@ -7,6 +7,7 @@
 //	BASE/EXEC/ID/root/            the VM's user's, from the jailer on
 //	BASE/EXEC/ID/root/img/        root's, 0755: hard links of shared files, which are root's and 0444
 //	BASE/EXEC/ID/root/layer       the machine's own disk, the VM's user's
+//	BASE/EXEC/ID/root/drive-N     a file or a block device that is lent to the machine, the VM's user's
 //	BASE/EXEC/ID/root/*.log       the VMM's log, the VM's user's
 //
 // # Caveats
@@ -25,8 +26,10 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 
 	"github.com/tangle-network/microvm-runtime/internal/disk"
+	"github.com/tangle-network/microvm-runtime/internal/unix"
 	"github.com/tangle-network/microvm-runtime/internal/vmm"
 )
 
@@ -45,11 +48,12 @@ func (l Layout) Root() string { return filepath.Join(l.Dir(), "root") }
 
 // Files say what is put into a jail: names in it to paths outside.
 type Files struct {
-	Shared map[string]string // Linked below img/. They stay root's.
-	Config []byte            // Written to img/vm.json. Root's, read-only.
-	Layer  string            // Linked to layer: the machine's own disk, which belongs to the VM's user. Optional.
-	Log    string            // Name of an empty log file that is made for the VM's user.
-	UID    int               // The VM's user.
+	Shared map[string]string   // Linked below img/. They stay root's.
+	Config []byte              // Written to img/vm.json. Root's, read-only.
+	Layer  string              // Linked to layer: the machine's own disk, which belongs to the VM's user. Optional.
+	Lent   map[string]*os.File // Linked below the root, or, when it is a block device, a node of it is made. Opened with O_PATH; a file belongs to the VM's user.
+	Log    string              // Name of an empty log file that is made for the VM's user.
+	UID    int                 // The VM's user.
 	GID    int
 }
 
@@ -75,12 +79,38 @@ func (l Layout) Build(f Files) error {
 			return err
 		}
 	}
+	if err := l.lend(f); err != nil {
+		return err
+	}
 	log := filepath.Join(l.Root(), f.Log)
 	if err := os.WriteFile(log, nil, 0o600); err != nil {
 		return err
 	}
 	// The modes above are the umask's to weaken only; these two must be as said.
 	return errors.Join(os.Chown(log, f.UID, f.GID), os.Chmod(img, 0o755), os.Chmod(filepath.Join(img, "vm.json"), 0o444))
+}
+
+// lend puts what is lent to the machine into the jail. The host's own nodes are left alone.
+func (l Layout) lend(f Files) error {
+	for name, file := range f.Lent {
+		info, err := file.Stat()
+		if err != nil {
+			return err
+		}
+		path := filepath.Join(l.Root(), name)
+		if info.Mode().IsRegular() {
+			err = unix.LinkFile(file, path)
+		} else {
+			err = syscall.Mknod(path, syscall.S_IFBLK|0o600, int(info.Sys().(*syscall.Stat_t).Rdev))
+			if err == nil {
+				err = os.Chown(path, f.UID, f.GID)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("put %s into the jail: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // Command returns the command that starts the VMM in the jail: the official jailer as init of a PID namespace, which becomes the VMM. No file that it writes gets larger than

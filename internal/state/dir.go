@@ -65,6 +65,12 @@ func (d *Dir) BootID() string { return d.bootID }
 // Machine returns the directory of what a machine has that survives a reboot.
 func (d *Dir) Machine(uid string) string { return filepath.Join(d.root, "machines", uid) }
 
+// Exists says whether there is a machine of this uid, in whatever state.
+func (d *Dir) Exists(uid string) bool {
+	_, err := os.Lstat(d.Machine(uid))
+	return err == nil
+}
+
 // Volatile returns the directory of what dies with the host's present boot.
 func (d *Dir) Volatile(uid string) string { return filepath.Join(d.sockets, runDir, uid) }
 

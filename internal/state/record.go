@@ -43,6 +43,8 @@ type Files struct {
 	Kernel string `json:"kernel"`
 	Initrd string `json:"initrd,omitempty"`
 	Base   string `json:"base,omitempty"`
+	// Drives has an entry for each of the Spec's, empty where it is writable: then the caller's own is used.
+	Drives []string `json:"drives,omitempty"`
 }
 
 // Run is what dies with the host's present boot: one run of a machine, from Start until its end is settled. Until it is committed it may be undone

@@ -4,6 +4,7 @@ package unix
 
 import (
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,6 +40,15 @@ func MountLacks(path string) (devices, programs bool, err error) {
 		return false, false, &os.PathError{Op: "statfs", Path: path, Err: err}
 	}
 	return s.Flags&unix.ST_NODEV != 0, s.Flags&unix.ST_NOEXEC != 0, nil
+}
+
+// LinkFile makes path a name of what f is, whatever happened to the name that f was opened by (linkat(2)). f may have been opened with O_PATH.
+func LinkFile(f *os.File, path string) error {
+	old := "/proc/self/fd/" + strconv.Itoa(int(f.Fd()))
+	if err := unix.Linkat(unix.AT_FDCWD, old, unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW); err != nil {
+		return &os.LinkError{Op: "linkat", Old: f.Name(), New: path, Err: err}
+	}
+	return nil
 }
 
 // O_PATH opens a file only to be named by (open(2)).
