@@ -37,6 +37,9 @@ type Spec struct {
 	// written to it. Only with Image. Optional: the driver's default.
 	LayerMiB int `json:"layer_mib,omitempty"`
 
+	// DiskLimit bounds each of the machine's own disks: base and layer, or Rootfs. Needs one of them. Optional: no limit.
+	DiskLimit *RateLimit `json:"disk_limit,omitempty"`
+
 	// Drives are disks beside the machine's own: at most 8. The guest sees them after base and layer, or after Rootfs, in this order: with Image as
 	// /dev/vdc, /dev/vdd …, with Rootfs from /dev/vdb, with Diskless from /dev/vda. Optional.
 	Drives []Drive `json:"drives,omitempty"`
@@ -54,11 +57,33 @@ type Drive struct {
 	// alone from Create to Destroy: [ErrBusy] names the machine that has it already. The file must then be on the file system of the driver's jails, and belongs to the
 	// VM's user meanwhile; Destroy gives it back.
 	ReadOnly bool `json:"read_only,omitempty"`
+	// Limit bounds what the guest does with the drive. Optional: no limit.
+	Limit *RateLimit `json:"limit,omitempty"`
+}
+
+// RateLimit bounds what a guest does with a disk, reads and writes together. What is beyond waits. A zero field is no limit.
+type RateLimit struct {
+	BytesPerSecond int64 `json:"bytes_per_second,omitempty"` // 4096 to 1 TiB.
+	BytesBurst     int64 `json:"bytes_burst,omitempty"`      // Once, at the start of a run, so many more at full speed; at most 1 TiB. Needs BytesPerSecond.
+	OpsPerSecond   int64 `json:"ops_per_second,omitempty"`   // Requests of the guest's, 1 to 1000000000.
+	OpsBurst       int64 `json:"ops_burst,omitempty"`        // As BytesBurst; at most 1000000000. Needs OpsPerSecond.
 }
 
 // Copy returns a copy that shares nothing with s.
 func (s Spec) Copy() Spec {
+	s.DiskLimit = s.DiskLimit.copy()
 	s.Drives = slices.Clone(s.Drives)
+	for i := range s.Drives {
+		s.Drives[i].Limit = s.Drives[i].Limit.copy()
+	}
 	s.Labels = maps.Clone(s.Labels)
 	return s
+}
+
+func (l *RateLimit) copy() *RateLimit {
+	if l == nil {
+		return nil
+	}
+	c := *l
+	return &c
 }

@@ -16,6 +16,9 @@ const (
 	maxKernelArgs  = 1024    // half of the 2048 bytes that Linux keeps on x86_64
 	maxPath        = 4095
 	maxDrives      = 8
+	minBytesRate   = 4096 // one block a second
+	maxBytesRate   = 1 << 40
+	maxOpsRate     = 1e9
 	maxName        = 64
 	maxLabels      = 64
 	maxLabelKey    = 63
@@ -41,7 +44,7 @@ func nameRune(r rune) bool {
 // Validate says whether the spec makes sense by itself: nil, or a *[FieldError] for the first bad field.
 // It does not look at the host; that is the driver's part of Create.
 func (s *Spec) Validate() error {
-	for _, check := range []func() *FieldError{s.checkSize, s.checkFiles, s.checkRoot, s.checkDrives, s.checkArgs, s.checkLabels} {
+	for _, check := range []func() *FieldError{s.checkSize, s.checkFiles, s.checkRoot, s.checkLimit, s.checkDrives, s.checkArgs, s.checkLabels} {
 		if bad := check(); bad != nil {
 			return bad
 		}
@@ -97,9 +100,38 @@ func (s *Spec) checkDrives() *FieldError {
 		if readOnly, ok := seen[drive.Path]; ok && !(readOnly && drive.ReadOnly) {
 			return bad("Drives", drive.Path, fmt.Sprintf("drive %d is another drive too, and one of them is writable", i))
 		}
+		if reason := drive.Limit.bad(); reason != "" {
+			return bad("Drives", drive.Path, fmt.Sprintf("the limit of drive %d: %s", i, reason))
+		}
 		seen[drive.Path] = drive.ReadOnly
 	}
 	return nil
+}
+
+func (s *Spec) checkLimit() *FieldError {
+	if reason := s.DiskLimit.bad(); reason != "" {
+		return bad("DiskLimit", *s.DiskLimit, reason)
+	}
+	if s.DiskLimit != nil && s.Diskless {
+		return bad("DiskLimit", *s.DiskLimit, "needs Image or Rootfs")
+	}
+	return nil
+}
+
+// bad says what is wrong with a limit, "" when nothing is.
+func (l *RateLimit) bad() string {
+	switch {
+	case l == nil:
+	case l.BytesPerSecond != 0 && (l.BytesPerSecond < minBytesRate || l.BytesPerSecond > maxBytesRate):
+		return fmt.Sprintf("BytesPerSecond must be %d to %d, or 0 for no limit", minBytesRate, int64(maxBytesRate))
+	case l.BytesBurst < 0 || l.BytesBurst > maxBytesRate || l.BytesBurst > 0 && l.BytesPerSecond == 0:
+		return fmt.Sprintf("BytesBurst must be 0 to %d, and needs BytesPerSecond", int64(maxBytesRate))
+	case l.OpsPerSecond < 0 || l.OpsPerSecond > maxOpsRate:
+		return fmt.Sprintf("OpsPerSecond must be 1 to %d, or 0 for no limit", int64(maxOpsRate))
+	case l.OpsBurst < 0 || l.OpsBurst > maxOpsRate || l.OpsBurst > 0 && l.OpsPerSecond == 0:
+		return fmt.Sprintf("OpsBurst must be 0 to %d, and needs OpsPerSecond", int64(maxOpsRate))
+	}
+	return ""
 }
 
 func (s *Spec) checkRoot() *FieldError {

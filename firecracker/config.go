@@ -5,6 +5,7 @@ package firecracker
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/firecracker/api"
@@ -23,7 +24,7 @@ func (p plan) config() api.ConfigFile {
 		c.BootSource.InitrdPath = initrdPath
 	}
 	for _, drive := range p.drives {
-		d := api.Drive{DriveID: drive.id, PathOnHost: drive.path, IsRootDevice: drive.root, IsReadOnly: drive.readOnly}
+		d := api.Drive{DriveID: drive.id, PathOnHost: drive.path, IsRootDevice: drive.root, IsReadOnly: drive.readOnly, RateLimiter: limiter(drive.limit)}
 		if drive.durable {
 			d.CacheType = "Writeback"
 		}
@@ -53,7 +54,7 @@ func (p plan) compare(got api.ConfigFile) error {
 		return differs("drives", got.Drives, want.Drives)
 	}
 	for i := range got.Drives {
-		if got.Drives[i] != want.Drives[i] {
+		if !reflect.DeepEqual(got.Drives[i], want.Drives[i]) {
 			return differs("drives", got.Drives[i], want.Drives[i])
 		}
 	}
@@ -67,5 +68,10 @@ func (p plan) compare(got api.ConfigFile) error {
 }
 
 func differs(section string, got, want any) error {
-	return fmt.Errorf("%w: the VMM runs with %s %+v, not with %+v", microvm.ErrUnsupported, section, got, want)
+	return fmt.Errorf("%w: the VMM runs with %s %s, not with %s", microvm.ErrUnsupported, section, asJSON(got), asJSON(want))
+}
+
+func asJSON(value any) []byte {
+	text, _ := json.Marshal(value) // these are plain data
+	return text
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 
+	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 )
 
@@ -39,6 +40,7 @@ type plannedDrive struct {
 	id, path       string
 	root, readOnly bool
 	durable        bool // the guest's flushes reach the host's disk
+	limit          *microvm.RateLimit
 }
 
 func planOf(r *state.Record) plan {
@@ -51,10 +53,13 @@ func planOf(r *state.Record) plan {
 	case r.Spec.Rootfs != "":
 		p.drives = []plannedDrive{{id: baseDrive, path: basePath, root: true, readOnly: true}}
 	}
+	for i := range p.drives {
+		p.drives[i].limit = r.Spec.DiskLimit
+	}
 	for i, drive := range r.Spec.Drives {
-		planned := plannedDrive{id: fmt.Sprint("drive", i), path: drivePath(i), durable: true}
+		planned := plannedDrive{id: fmt.Sprint("drive", i), path: drivePath(i), readOnly: drive.ReadOnly, durable: !drive.ReadOnly, limit: drive.Limit}
 		if drive.ReadOnly {
-			planned = plannedDrive{id: planned.id, path: filepath.Join(sharedDir, planned.path), readOnly: true}
+			planned.path = filepath.Join(sharedDir, planned.path)
 		}
 		p.drives = append(p.drives, planned)
 	}

@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,10 +13,10 @@ import (
 
 var drives = group{"drives", []testCase{
 	{"are what was asked for", func(c *checker) {
-		given := []microvm.Drive{{Path: c.disk("a")}, {Path: c.disk("b"), ReadOnly: true}}
-		want := slices.Clone(given)
+		given := []microvm.Drive{{Path: c.disk("a")}, {Path: c.disk("b"), ReadOnly: true, Limit: &microvm.RateLimit{BytesPerSecond: 1 << 20, OpsPerSecond: 50, OpsBurst: 7}}}
+		want := c.specWith(given...).Copy().Drives
 		vm := c.createWith("one", given...)
-		given[0], given[1] = given[1], given[0] // the machine has a copy
+		given[0].Path, given[1].Limit.OpsBurst = "/", 8 // the machine has a copy
 		if got := c.info(vm).Spec.Drives; !reflect.DeepEqual(got, want) {
 			c.Errorf("drives %+v, want %+v", got, want)
 		}

@@ -30,11 +30,20 @@ var badSpecs = map[string][]badSpec{
 		{microvm.Spec{LayerMiB: 15}, "16 to 16777216"}, {microvm.Spec{LayerMiB: -1}, "16 to 16777216"}, {microvm.Spec{LayerMiB: 1<<24 + 1}, "16 to 16777216"},
 		{microvm.Spec{LayerMiB: 64, Diskless: true}, "needs Image"},
 	},
+	"DiskLimit": {
+		{microvm.Spec{DiskLimit: &microvm.RateLimit{BytesPerSecond: 4095}}, "BytesPerSecond must be 4096 to 1099511627776"},
+		{microvm.Spec{DiskLimit: &microvm.RateLimit{BytesPerSecond: -1}}, "BytesPerSecond must be"}, {microvm.Spec{DiskLimit: &microvm.RateLimit{BytesPerSecond: 1<<40 + 1}}, "BytesPerSecond must be"},
+		{microvm.Spec{DiskLimit: &microvm.RateLimit{BytesBurst: 1}}, "needs BytesPerSecond"}, {microvm.Spec{DiskLimit: &microvm.RateLimit{BytesPerSecond: 4096, BytesBurst: -1}}, "BytesBurst must be 0 to"},
+		{microvm.Spec{DiskLimit: &microvm.RateLimit{OpsPerSecond: -1}}, "OpsPerSecond must be 1 to 1000000000"}, {microvm.Spec{DiskLimit: &microvm.RateLimit{OpsPerSecond: 1e9 + 1}}, "OpsPerSecond must be"},
+		{microvm.Spec{DiskLimit: &microvm.RateLimit{OpsBurst: 1}}, "needs OpsPerSecond"}, {microvm.Spec{DiskLimit: &microvm.RateLimit{OpsPerSecond: 1, OpsBurst: 1e9 + 1}}, "OpsBurst must be 0 to"},
+		{microvm.Spec{DiskLimit: &microvm.RateLimit{OpsPerSecond: 1}, Diskless: true}, "needs Image or Rootfs"},
+	},
 	"Drives": {
 		{microvm.Spec{Drives: []microvm.Drive{{}}}, "absolute path"}, {microvm.Spec{Drives: []microvm.Drive{{Path: "/a", ReadOnly: true}, {Path: "relative"}}}, "drive 1 must be an absolute path"},
 		{microvm.Spec{Drives: []microvm.Drive{{Path: "/a\x00"}}}, "NUL"}, {microvm.Spec{Drives: make([]microvm.Drive, 9)}, "at most 8"},
 		{microvm.Spec{Drives: []microvm.Drive{{Path: "/a"}, {Path: "/a"}}}, "drive 1 is another drive too"},
 		{microvm.Spec{Drives: []microvm.Drive{{Path: "/a", ReadOnly: true}, {Path: "/a"}}}, "one of them is writable"},
+		{microvm.Spec{Drives: []microvm.Drive{{Path: "/a", Limit: &microvm.RateLimit{OpsPerSecond: -1}}}}, "the limit of drive 0: OpsPerSecond must be"},
 	},
 	"Labels": {
 		{microvm.Spec{Labels: map[string]string{"": "v"}}, "keys must be"}, {microvm.Spec{Labels: map[string]string{"a b": "v"}}, "keys must be"},

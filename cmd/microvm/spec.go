@@ -15,6 +15,7 @@ import (
 // specFlags are the flags that make a Spec; create and run share them.
 type specFlags struct {
 	spec   microvm.Spec
+	limit  string
 	drives []string
 	labels []string
 }
@@ -30,6 +31,7 @@ func (f *specFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.spec.RootfsWritable, "rootfs-writable", false, "give the machine a private, writable copy of --rootfs")
 	flags.BoolVar(&f.spec.Diskless, "diskless", false, "boot the kernel without a disk")
 	flags.IntVar(&f.spec.LayerMiB, "layer", 0, "size of the writable layer over --image in MiB")
+	flags.StringVar(&f.limit, "disk-limit", "", limitUsage)
 	flags.StringArrayVar(&f.drives, "drive", nil, driveUsage)
 	flags.StringArrayVarP(&f.labels, "label", "l", nil, "KEY=VALUE, repeatable")
 }
@@ -46,6 +48,13 @@ func (f *specFlags) make() (microvm.Spec, error) {
 			return spec, err
 		}
 		*path = absolute
+	}
+	if f.limit != "" {
+		limit, err := parseLimit(f.limit)
+		if err != nil {
+			return spec, err
+		}
+		spec.DiskLimit = limit
 	}
 	for _, text := range f.drives {
 		drive, err := parseDrive(text)
