@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/tangle-network/microvm-runtime/internal/loan"
 	"github.com/tangle-network/microvm-runtime/internal/slot"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 	"github.com/tangle-network/microvm-runtime/internal/store"
@@ -35,7 +36,7 @@ func Purge(ctx context.Context, options Options) (p Purged, err error) {
 		return p, fmt.Errorf("purge: %w", err)
 	}
 	if _, err := d.loans.Sweep(); err != nil { // of machines whose records were lost
-		return removed, fmt.Errorf("purge: %w", err)
+		return p, fmt.Errorf("purge: %w", err)
 	}
 	if d.slice != nil {
 		if err := d.slice.Remove(); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -76,7 +77,7 @@ func (p *Purged) machines(ctx context.Context, d *driver) error {
 // trees say what the options' directories hold of ours.
 func (d *driver) trees() []tidy.Tree {
 	sockets, root := d.state.Trees()
-	root.Below = append(root.Below, store.Tree("store"), slot.Tree("slots"))
+	root.Below = append(root.Below, store.Tree("store"), slot.Tree("slots"), loan.Tree("loans"))
 	jails := tidy.Tree{Dir: d.options.JailDir, Ours: isProbe, Below: []tidy.Tree{{Dir: filepath.Base(d.options.Firecracker)}}}
 	if filepath.Dir(jails.Dir) != d.options.StateDir { // it is the administrator's, and may hold others' jails: those of our machines are gone already
 		return []tidy.Tree{sockets, jails, root}

@@ -6,12 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/tidy"
 )
 
 // Borrower is whom things are lent to.
@@ -45,6 +48,14 @@ type loan struct {
 	Key    string     `json:"key"`
 	Was    possession `json:"was"`     // Before it was lent.
 	LentTo int        `json:"lent_to"` // The user whose the file is meanwhile. 0 when it stays whose it was.
+}
+
+// Tree says what is ours in the directory of a book whose loans have ended.
+func Tree(dir string) tidy.Tree {
+	files := func(_ string, entry fs.DirEntry) bool {
+		return slices.Contains([]string{"lock", "new"}, entry.Name())
+	}
+	return tidy.Tree{Dir: dir, Ours: files, Below: []tidy.Tree{{Dir: "out"}}}
 }
 
 // OpenBook makes the book's directories where they are missing. Lives says whether a borrower is still there.
