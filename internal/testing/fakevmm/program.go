@@ -3,15 +3,12 @@
 package fakevmm
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -100,7 +97,10 @@ func (p *program) run() error {
 	}
 	if p.config != "" {
 		if err := p.configure(faults); err != nil {
-			return fmt.Errorf("RunWithApiError(BuildFromJson(%w))", err)
+			if p.noAPI {
+				return variant{"RunWithoutApiError", variant{"BuildMicroVMFromJson", err}}
+			}
+			return variant{"RunWithApi", variant{"BuildFromJson", err}}
 		}
 	}
 	if !p.noAPI {
@@ -112,66 +112,16 @@ func (p *program) run() error {
 	return nil
 }
 
-// configure reads the configuration file as the real one does: sections that it does not know are ignored, what it knows is not.
+// configure takes the configuration file, and starts its machine.
 func (p *program) configure(faults Faults) error {
-	text, err := os.ReadFile(p.config)
+	file, err := os.ReadFile(p.config)
 	if err != nil {
 		return err
 	}
-	var sections map[string]json.RawMessage
-	if err := json.Unmarshal(text, &sections); err != nil {
-		return fmt.Errorf("ParseFromJson(InvalidJson(%w))", err)
-	}
-	for _, required := range []string{"boot-source", "drives"} {
-		if sections[required] == nil {
-			return fmt.Errorf("ParseFromJson(InvalidJson(Error(%q)))", "missing field `"+required+"`")
-		}
-	}
-	if faults.Lax {
-		sections["machine-config"] = json.RawMessage(`{"vcpu_count":32,"mem_size_mib":128}`)
-	}
-	known, _ := p.vmm.Release.fields("FullVmConfiguration")
-	for _, section := range slices.Sorted(maps.Keys(sections)) {
-		if !slices.Contains(known, section) {
-			continue
-		}
-		if err := p.section(section, sections[section]); err != nil {
-			return fmt.Errorf("ParseFromJson(%w)", err)
-		}
-	}
-	if status, text := p.vmm.Do("PUT", "/actions", []byte(`{"action_type":"InstanceStart"}`)); status >= 300 {
-		return fmt.Errorf("StartMicroVM(%s)", text)
+	if err := p.vmm.configure(file, faults.Lax); err != nil {
+		return err
 	}
 	p.say("Successfully started microvm that was configured from one single json")
-	return nil
-}
-
-// section puts what a section of a configuration file says, as calls would.
-func (p *program) section(name string, value json.RawMessage) error {
-	path := map[string]string{"mmds-config": "/mmds/config", "memory-hotplug": "/hotplug/memory"}[name]
-	if path == "" {
-		path = "/" + name
-	}
-	id := map[string]string{"drives": "drive_id", "network-interfaces": "iface_id", "pmem": "id"}[name]
-	values := []json.RawMessage{value}
-	if id != "" {
-		if err := json.Unmarshal(value, &values); err != nil {
-			return err
-		}
-	}
-	for _, one := range values {
-		to := path
-		if id != "" {
-			var fields map[string]any
-			if err := json.Unmarshal(one, &fields); err != nil {
-				return err
-			}
-			to += fmt.Sprintf("/%v", fields[id])
-		}
-		if status, text := p.vmm.Do("PUT", to, one); status >= 300 {
-			return errors.New(string(text))
-		}
-	}
 	return nil
 }
 

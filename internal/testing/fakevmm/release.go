@@ -57,6 +57,11 @@ func (r *Release) correct() {
 			r.Types["FullVmConfiguration"] = append(r.Types["FullVmConfiguration"], section)
 		}
 	}
+	for i, section := range r.Types["FullVmConfiguration"] { // said nowhere; src/vmm/src/resources.rs@v1.7.0
+		if name, of, ok := strings.Cut(section, ":"); ok && (name == "drives" || name == "boot-source") {
+			r.Types["FullVmConfiguration"][i] = name + "*:" + of
+		}
+	}
 	r.Types["CpuConfig"] = []string{"kvm_capabilities", "cpuid_modifiers", "msr_modifiers"} // on x86_64; src/vmm/src/cpu_config/x86_64/custom_cpu_template.rs@v1.7.0
 	r.Types[patchedMachine] = nil                                                           // src/vmm/src/vmm_config/machine_config.rs@v1.7.0
 	for _, field := range r.Types["MachineConfiguration"] {
@@ -148,7 +153,7 @@ var order = map[string][]string{
 	"Balloon":                 {"amount_mib", "deflate_on_oom", "stats_polling_interval_s"},
 	"MmdsConfig":              {"version", "network_interfaces", "ipv4_address"},
 	"Logger":                  {"log_path", "level", "show_level", "show_log_origin", "module"},
-	"FullVmConfiguration":     {"balloon", "drives", "boot-source", "cpu-config", "logger", "machine-config", "metrics", "mmds-config", "network-interfaces", "vsock", "entropy"},
+	"FullVmConfiguration":     {"balloon", "drives", "boot-source", "cpu-config", "logger", "machine-config", "metrics", "mmds-config", "network-interfaces", "vsock", "entropy", "pmem", "memory-hotplug"},
 	"MemoryBackend":           {"backend_path", "backend_type"},
 	"NetworkOverride":         {"iface_id", "host_dev_name"},
 	"RateLimiter":             {"bandwidth", "ops"},

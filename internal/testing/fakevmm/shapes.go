@@ -2,7 +2,11 @@
 
 package fakevmm
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/tangle-network/microvm-runtime/firecracker/api"
+)
 
 // A shape is how the sources read a field: "u8" to "u64" and "usize", "bool", "string", "path", "ip", "mac", "level", "capability", the variants of an enumeration as "A|B", the name of a type, "struct X" for one that is not looked into, or "any".
 // "[]" before it is a list, "?" one that may be null, and "=" one that has a default even where it is read out of a list.
@@ -22,7 +26,7 @@ var shapes = map[string]map[string]shape{
 	"EntropyDevice": {"rate_limiter": "?RateLimiter"},
 	"FullVmConfiguration": {
 		"balloon": "?Balloon", "drives": "[]Drive", "boot-source": "BootSource", "cpu-config": "?path", "logger": "?Logger", "machine-config": "?MachineConfiguration", "metrics": "?Metrics",
-		"mmds-config": "?MmdsConfig", "network-interfaces": "=[]NetworkInterface", "vsock": "?Vsock", "entropy": "?EntropyDevice", "pmem": "[]Pmem", "memory-hotplug": "?MemoryHotplugConfig",
+		"mmds-config": "?MmdsConfig", "network-interfaces": "=[]NetworkInterface", "vsock": "?Vsock", "entropy": "?EntropyDevice", "pmem": "=[]Pmem", "memory-hotplug": "?MemoryHotplugConfig",
 	},
 	"InstanceActionInfo": {"action_type": "FlushMetrics|InstanceStart|SendCtrlAltDel"},
 	"Logger":             {"log_path": "?path", "level": "?level", "show_level": "?bool", "show_log_origin": "?bool", "module": "?string"},
@@ -66,6 +70,9 @@ var lax = []string{"Metrics", "FullVmConfiguration", "TokenBucket", "NetworkOver
 
 // shape returns how a field is read.
 func (r *Release) shape(name, field string) shape {
+	if field == "cpu-config" && r.can(api.InlineCPUTemplate) {
+		return "any"
+	}
 	if s := shapes[name][field]; s != "" {
 		return s
 	}
