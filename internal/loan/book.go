@@ -3,6 +3,7 @@
 package loan
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"syscall"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/flock"
 	"github.com/tangle-network/microvm-runtime/internal/tidy"
 )
 
@@ -239,18 +241,11 @@ func (b *Book) write(l loan) error {
 	return errors.Join(out.Sync(), out.Close())
 }
 
+// lock is held for as long as a few small files take.
 func (b *Book) lock() (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(b.dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	f, err := flock.Lock(context.Background(), filepath.Join(b.dir, "lock"))
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, syscall.EINTR) {
-			return nil, errors.Join(err, f.Close())
-		}
-	}
+	return func() { f.Close() }, nil
 }
