@@ -37,11 +37,15 @@ type Spec struct {
 	// written to it. Only with Image. Optional: the driver's default.
 	LayerMiB int `json:"layer_mib,omitempty"`
 
+	// LayerInMemory has no disk for the layer over Image: what is written is in the guest's memory, of which it can take up to a half, and is gone with Stop. Only with Image,
+	// and not with LayerMiB.
+	LayerInMemory bool `json:"layer_in_memory,omitempty"`
+
 	// DiskLimit bounds each of the machine's own disks: base and layer, or Rootfs. Needs one of them. Optional: no limit.
 	DiskLimit *RateLimit `json:"disk_limit,omitempty"`
 
 	// Drives are disks beside the machine's own: at most 8. The guest sees them after base and layer, or after Rootfs, in this order: with Image as
-	// /dev/vdc, /dev/vdd …, with Rootfs from /dev/vdb, with Diskless from /dev/vda. Optional.
+	// /dev/vdc, /dev/vdd …, with Rootfs or LayerInMemory from /dev/vdb, with Diskless from /dev/vda. Optional.
 	Drives []Drive `json:"drives,omitempty"`
 
 	// Labels are the caller's own: at most 64, keys 1 to 63 of A–Z, a–z, 0–9, '.', '_', '-' and '/', values at most 256

@@ -144,6 +144,10 @@ func (s *Spec) checkRoot() *FieldError {
 		return bad("RootfsWritable", s.RootfsWritable, "needs Rootfs")
 	case s.LayerMiB != 0 && (s.Rootfs != "" || s.Diskless):
 		return bad("LayerMiB", s.LayerMiB, "needs Image")
+	case s.LayerInMemory && (s.Rootfs != "" || s.Diskless):
+		return bad("LayerInMemory", s.LayerInMemory, "needs Image")
+	case s.LayerInMemory && s.LayerMiB != 0:
+		return bad("LayerInMemory", s.LayerInMemory, "can't be set together with LayerMiB")
 	}
 	return nil
 }

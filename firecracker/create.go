@@ -97,7 +97,7 @@ func (d *driver) resolve(ctx context.Context, spec microvm.Spec) (*state.Record,
 			spec.Rootfs = o.Rootfs
 		}
 	}
-	if spec.Image != "" {
+	if spec.Image != "" && !spec.LayerInMemory {
 		setDefault(&spec.LayerMiB, o.LayerMiB)
 	}
 	if err := spec.Validate(); err != nil {

@@ -23,6 +23,8 @@ const (
 	socketPath = "api.sock"
 	logPath    = "firecracker.log"
 
+	layerInMemory = "microvm.layer=tmpfs" // the agent's word for it on the kernel's command line
+
 	guestCID   = 3
 	baseDrive  = "base"
 	layerDrive = "layer"
@@ -44,8 +46,10 @@ type plannedDrive struct {
 }
 
 func planOf(r *state.Record) plan {
-	p := plan{vcpus: r.Spec.VCPUs, memoryMiB: r.Spec.MemoryMiB, initrd: r.Files.Initrd != "", kernelArgs: kernelArgs(r.Spec.KernelArgs)}
+	p := plan{vcpus: r.Spec.VCPUs, memoryMiB: r.Spec.MemoryMiB, initrd: r.Files.Initrd != "", kernelArgs: kernelArgs(&r.Spec)}
 	switch {
+	case r.Agent && r.Spec.LayerInMemory:
+		p.drives = []plannedDrive{{id: baseDrive, path: basePath, readOnly: true}}
 	case r.Agent: // The agent finds base and layer as the first two disks, and puts one over the other.
 		p.drives = []plannedDrive{{id: baseDrive, path: basePath, readOnly: true}, {id: layerDrive, path: layerPath}}
 	case r.Spec.RootfsWritable:
@@ -71,13 +75,16 @@ func drivePath(i int) string { return fmt.Sprint("drive-", i) }
 
 // kernelArgs returns the kernel's command line. A reset is the one thing by which a guest ends its VMM, hence reboot=k and panic=1. The
 // keyboard stays (no i8042.nokbd): Ctrl-Alt-Del comes through it.
-func kernelArgs(own string) string {
+func kernelArgs(spec *microvm.Spec) string {
 	args := "console=ttyS0 reboot=k panic=1 pci=off quiet loglevel=1 i8042.noaux"
 	if runtime.GOARCH == "arm64" {
 		args = "console=ttyS0 keep_bootcon reboot=k panic=1 pci=off quiet loglevel=1"
 	}
-	if own != "" {
-		args += " " + own
+	if spec.LayerInMemory {
+		args += " " + layerInMemory
+	}
+	if spec.KernelArgs != "" {
+		args += " " + spec.KernelArgs
 	}
 	return args
 }

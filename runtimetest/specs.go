@@ -30,6 +30,10 @@ var badSpecs = map[string][]badSpec{
 		{microvm.Spec{LayerMiB: 15}, "16 to 16777216"}, {microvm.Spec{LayerMiB: -1}, "16 to 16777216"}, {microvm.Spec{LayerMiB: 1<<24 + 1}, "16 to 16777216"},
 		{microvm.Spec{LayerMiB: 64, Diskless: true}, "needs Image"},
 	},
+	"LayerInMemory": {
+		{microvm.Spec{LayerInMemory: true, Diskless: true}, "needs Image"}, {microvm.Spec{LayerInMemory: true, Rootfs: "/a"}, "needs Image"},
+		{microvm.Spec{LayerInMemory: true, Image: "/a", LayerMiB: 64}, "together with LayerMiB"},
+	},
 	"DiskLimit": {
 		{microvm.Spec{DiskLimit: &microvm.RateLimit{BytesPerSecond: 4095}}, "BytesPerSecond must be 4096 to 1099511627776"},
 		{microvm.Spec{DiskLimit: &microvm.RateLimit{BytesPerSecond: -1}}, "BytesPerSecond must be"}, {microvm.Spec{DiskLimit: &microvm.RateLimit{BytesPerSecond: 1<<40 + 1}}, "BytesPerSecond must be"},
