@@ -30,6 +30,9 @@ type Spec struct {
 	Rootfs string `json:"rootfs,omitempty"`
 	// RootfsWritable gives the machine a private, writable copy of Rootfs. Otherwise it is shared, read-only.
 	RootfsWritable bool `json:"rootfs_writable,omitempty"`
+	// RootfsMiB is the size in MiB of the private copy, whose ext4 is grown to it, 1 to 16777216 and not less than Rootfs has. It is sparse. Needs
+	// RootfsWritable. Optional: as Rootfs.
+	RootfsMiB int `json:"rootfs_mib,omitempty"`
 	// Diskless boots the kernel with no disk: for kernels, or initial RAM file systems, that need none.
 	Diskless bool `json:"diskless,omitempty"`
 

@@ -60,6 +60,8 @@ func (s *Spec) checkSize() *FieldError {
 		return bad("MemoryMiB", s.MemoryMiB, fmt.Sprintf("must be 1 to %d, or 0 for the default", maxMemoryMiB))
 	case s.LayerMiB != 0 && (s.LayerMiB < minLayerMiB || s.LayerMiB > maxLayerMiB):
 		return bad("LayerMiB", s.LayerMiB, fmt.Sprintf("must be %d to %d, or 0 for the default", minLayerMiB, maxLayerMiB))
+	case s.RootfsMiB < 0 || s.RootfsMiB > maxLayerMiB:
+		return bad("RootfsMiB", s.RootfsMiB, fmt.Sprintf("must be 1 to %d, or 0 for the size of Rootfs", maxLayerMiB))
 	}
 	return nil
 }
@@ -142,6 +144,8 @@ func (s *Spec) checkRoot() *FieldError {
 		return bad("Diskless", s.Diskless, "can't be set together with Image or Rootfs")
 	case s.RootfsWritable && s.Rootfs == "":
 		return bad("RootfsWritable", s.RootfsWritable, "needs Rootfs")
+	case s.RootfsMiB != 0 && !s.RootfsWritable:
+		return bad("RootfsMiB", s.RootfsMiB, "needs RootfsWritable")
 	case s.LayerMiB != 0 && (s.Rootfs != "" || s.Diskless):
 		return bad("LayerMiB", s.LayerMiB, "needs Image")
 	case s.LayerInMemory && (s.Rootfs != "" || s.Diskless):

@@ -103,6 +103,9 @@ func (d *driver) resolve(ctx context.Context, spec microvm.Spec) (*state.Record,
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
+	if err := checkGrowth(&spec); err != nil {
+		return nil, err
+	}
 	record := &state.Record{UID: state.NewUID(), Phase: state.PhaseCreating, Created: time.Now().Round(0), Spec: spec, Agent: spec.Image != "", Jailed: !o.Bare}
 	if err := d.supports(ctx, planOf(record)); err != nil {
 		return nil, err
@@ -133,6 +136,11 @@ func (d *driver) importFiles(ctx context.Context, record *state.Record) (err err
 			return fmt.Errorf("import %s: %w", file.path, err)
 		}
 		*file.to = stored.Path
+	}
+	if spec.RootfsMiB != 0 {
+		if files.Base, err = d.grown(ctx, files.Base, spec.RootfsMiB); err != nil {
+			return err
+		}
 	}
 	if record.Agent && spec.Initrd == "" {
 		initrd, err := d.initramfs(ctx, files.Kernel, spec.Kernel)

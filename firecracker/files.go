@@ -21,6 +21,44 @@ func (d *driver) emptyLayer(ctx context.Context, sizeMiB int) (string, error) {
 	return file.Path, err
 }
 
+// checkGrowth refuses a size that a root file system can't be grown to, before anything is touched.
+func checkGrowth(spec *microvm.Spec) error {
+	if spec.RootfsMiB == 0 {
+		return nil
+	}
+	bad := func(reason string) error {
+		return &microvm.FieldError{Field: "Spec.RootfsMiB", Value: spec.RootfsMiB, Reason: reason}
+	}
+	size, isExt4, err := disk.Inspect(spec.Rootfs)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: Spec.Rootfs: %w", microvm.ErrInvalid, err)
+	case int64(spec.RootfsMiB)<<20 < size:
+		return bad(fmt.Sprintf("must be at least the %d that %s has", (size+1<<20-1)>>20, spec.Rootfs))
+	case !isExt4:
+		return bad(fmt.Sprintf("needs an ext4, and %s is none (one in a partition can't be grown)", spec.Rootfs))
+	}
+	return nil
+}
+
+// grown returns a root file system of the store's at a larger size, which is made once.
+func (d *driver) grown(ctx context.Context, stored string, sizeMiB int) (string, error) {
+	if size, _, err := disk.Inspect(stored); err != nil || size == int64(sizeMiB)<<20 {
+		return stored, err
+	}
+	key := fmt.Sprintf("grown\x00%s\x00%d", filepath.Base(stored), sizeMiB)
+	file, err := d.store.Make(ctx, key, func(temp string) error {
+		if _, err := disk.Clone(temp, stored); err != nil {
+			return err
+		}
+		return disk.GrowExt4(ctx, temp, sizeMiB)
+	})
+	if err != nil {
+		return "", fmt.Errorf("grow the root file system to %d MiB: %w", sizeMiB, err)
+	}
+	return file.Path, nil
+}
+
 // agentPlaces are where the agent is looked for.
 func (d *driver) agentPlaces() []string {
 	if d.options.Agent != "" {

@@ -25,7 +25,11 @@ var badSpecs = map[string][]badSpec{
 	"Image":          {{microvm.Spec{Image: "relative"}, "absolute path"}, {microvm.Spec{Image: "/a\x00"}, "NUL"}},
 	"Rootfs":         {{microvm.Spec{Rootfs: "relative"}, "absolute path"}, {microvm.Spec{Rootfs: "/a", Image: "/b"}, "together with Image"}},
 	"RootfsWritable": {{microvm.Spec{RootfsWritable: true}, "needs Rootfs"}},
-	"Diskless":       {{microvm.Spec{Diskless: true, Image: "/a"}, "together with Image"}, {microvm.Spec{Diskless: true, Rootfs: "/a"}, "together with Image or Rootfs"}},
+	"RootfsMiB": {
+		{microvm.Spec{RootfsMiB: -1, Rootfs: "/a", RootfsWritable: true}, "1 to 16777216"}, {microvm.Spec{RootfsMiB: 1<<24 + 1, Rootfs: "/a", RootfsWritable: true}, "1 to 16777216"},
+		{microvm.Spec{RootfsMiB: 1, Rootfs: "/a"}, "needs RootfsWritable"},
+	},
+	"Diskless": {{microvm.Spec{Diskless: true, Image: "/a"}, "together with Image"}, {microvm.Spec{Diskless: true, Rootfs: "/a"}, "together with Image or Rootfs"}},
 	"LayerMiB": {
 		{microvm.Spec{LayerMiB: 15}, "16 to 16777216"}, {microvm.Spec{LayerMiB: -1}, "16 to 16777216"}, {microvm.Spec{LayerMiB: 1<<24 + 1}, "16 to 16777216"},
 		{microvm.Spec{LayerMiB: 64, Diskless: true}, "needs Image"},

@@ -29,6 +29,7 @@ func (f *specFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.spec.Image, "image", "", "path of a base image, which the guest agent boots")
 	flags.StringVar(&f.spec.Rootfs, "rootfs", "", "path of a disk with an init of its own")
 	flags.BoolVar(&f.spec.RootfsWritable, "rootfs-writable", false, "give the machine a private, writable copy of --rootfs")
+	flags.IntVar(&f.spec.RootfsMiB, "rootfs-size", 0, "grow the copy of --rootfs to this size in MiB")
 	flags.BoolVar(&f.spec.Diskless, "diskless", false, "boot the kernel without a disk")
 	flags.IntVar(&f.spec.LayerMiB, "layer", 0, "size of the writable layer over --image in MiB")
 	flags.BoolVar(&f.spec.LayerInMemory, "layer-in-memory", false, "write to the guest's memory in place of a layer; it is gone at stop")

@@ -2,7 +2,7 @@
 
 // Package disk copies files that are mostly holes, and makes empty file systems for writable layers.
 //
-// There are only three functions: [Clone], [LinkOrCopy] and [EmptyExt4].
+// There are only a few functions: [Clone] and [LinkOrCopy] copy, [EmptyExt4] and [GrowExt4] prepare file systems.
 //
 // # Caveats
 //
@@ -14,9 +14,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strconv"
 	"syscall"
 
 	"github.com/tangle-network/microvm-runtime/internal/unix"
@@ -108,46 +105,4 @@ func LinkOrCopy(dst, src string) error {
 		return err
 	}
 	return os.Chmod(dst, info.Mode().Perm())
-}
-
-// EmptyExt4 makes path an empty ext4 of so many MiB, sparse, with mke2fs. It is for preparing: machines get clones of it.
-func EmptyExt4(path string, sizeMiB int) error {
-	mke2fs, err := find("mke2fs")
-	if err != nil {
-		return err
-	}
-	size := int64(sizeMiB) << 20
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(path))
-	}
-	// The journal stays: a layer must survive power loss. Tables are zero already in a sparse file.
-	cmd := exec.Command(mke2fs, "-q", "-F", "-t", "ext4", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0",
-		"-J", "size="+strconv.Itoa(journalMiB(sizeMiB)), path)
-	if sizeMiB < 64 {
-		cmd.Args = append(cmd.Args[:len(cmd.Args)-3], path) // mke2fs chooses, or leaves the journal out
-	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return errors.Join(fmt.Errorf("mke2fs: %w: %s", err, out), os.Remove(path))
-	}
-	return nil
-}
-
-// journalMiB returns a journal size that costs little and is never the smallest.
-func journalMiB(sizeMiB int) int { return min(max(4, sizeMiB/64), 32) }
-
-// find looks for a program where administrators' programs are, which is not on everybody's PATH.
-func find(name string) (string, error) {
-	if path, err := exec.LookPath(name); err == nil {
-		return path, nil
-	}
-	for _, dir := range []string{"/usr/sbin", "/sbin"} {
-		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("%s is not installed (apt-get install e2fsprogs)", name)
 }

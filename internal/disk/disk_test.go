@@ -4,9 +4,11 @@ package disk
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -113,4 +115,68 @@ func TestEmptyExt4(t *testing.T) {
 			t.Errorf("over one that is there: %v", err)
 		}
 	}
+}
+
+// TestGrowExt4: it is as large as asked for, sound, and as sparse as before. What can't be grown is left as it is.
+func TestGrowExt4(t *testing.T) {
+	if _, err := find("resize2fs"); err != nil {
+		t.Log(err)
+		return
+	}
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := EmptyExt4(path, 64); err != nil {
+		t.Fatal(err)
+	}
+	if size, isExt4, err := Inspect(path); err != nil || size != 64<<20 || !isExt4 {
+		t.Errorf("%d bytes, ext4 %v, %v", size, isExt4, err)
+	}
+	if err := GrowExt4(t.Context(), path, 32); err == nil {
+		t.Error("it was made smaller")
+	}
+	if size, _, err := Inspect(path); err != nil || size != 64<<20 {
+		t.Errorf("after a refusal: %d bytes, %v", size, err)
+	}
+	if err := GrowExt4(t.Context(), path, 1024); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t.Context(), 0, "e2fsck", "-f", "-n", path); err != nil {
+		t.Error(err)
+	}
+	if size := fileSystemSize(t, path); size != 1024<<20 {
+		t.Errorf("the file system has %d bytes", size)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if used := info.Sys().(*syscall.Stat_t).Blocks * 512; info.Size() != 1024<<20 || used > 16<<20 {
+		t.Errorf("%d bytes, %d of disk", info.Size(), used)
+	}
+	garbage := sparse(t, 1<<20, map[int64]string{0: "garbage"})
+	if _, isExt4, err := Inspect(garbage); err != nil || isExt4 {
+		t.Errorf("garbage: ext4 %v, %v", isExt4, err)
+	}
+	if err := GrowExt4(t.Context(), garbage, 2); err == nil || !strings.Contains(err.Error(), "e2fsck") {
+		t.Errorf("garbage: %v", err)
+	}
+	for _, bad := range []string{t.TempDir(), "/dev/null", path + ".none"} {
+		if _, _, err := Inspect(bad); err == nil {
+			t.Errorf("%s was inspected", bad)
+		}
+	}
+}
+
+// fileSystemSize reads the size of an ext4 in bytes from its superblock.
+func fileSystemSize(t *testing.T, path string) int64 {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	superblock := make([]byte, 32)
+	if _, err := f.ReadAt(superblock, 1024); err != nil {
+		t.Fatal(err)
+	}
+	return int64(binary.LittleEndian.Uint32(superblock[4:])) << (10 + binary.LittleEndian.Uint32(superblock[24:]))
 }
