@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -32,8 +33,8 @@ var jobs = map[string]string{
 	"one that has lost its parent": "(sleep 1000 & echo $!) ; echo ready; sleep 1000",
 }
 
-// start starts a script and reads its output until it is ready; the rest comes into the buffer, which is to be read after Wait.
-func start(t *testing.T, ctx context.Context, c *guest.Cmd) (rest *bytes.Buffer, drained chan struct{}) {
+// start starts a script and reads its output until it is ready; the rest is added as it comes, and is all there when drained is closed.
+func start(t *testing.T, ctx context.Context, c *guest.Cmd) (rest *output, drained chan struct{}) {
 	t.Helper()
 	out, err := c.StdoutPipe()
 	if err != nil {
@@ -42,7 +43,7 @@ func start(t *testing.T, ctx context.Context, c *guest.Cmd) (rest *bytes.Buffer,
 	if err := c.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	rest, drained = &bytes.Buffer{}, make(chan struct{})
+	rest, drained = &output{}, make(chan struct{})
 	lines := bufio.NewReader(out)
 	for {
 		line, err := lines.ReadString('\n')
@@ -52,13 +53,31 @@ func start(t *testing.T, ctx context.Context, c *guest.Cmd) (rest *bytes.Buffer,
 		if line == "ready\n" {
 			break
 		}
-		rest.WriteString(line)
+		io.WriteString(rest, line)
 	}
 	go func() {
 		io.Copy(rest, lines)
 		close(drained)
 	}()
 	return rest, drained
+}
+
+// output is read while it is written.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
 }
 
 // lives says whether a process runs: one that nobody has reaped yet does not.
@@ -123,7 +142,7 @@ func TestKillsReachTheWholeSession(t *testing.T) {
 }
 
 func TestTheAgentsEndIsItsCommandsEnd(t *testing.T) {
-	var pids *bytes.Buffer
+	var pids *output
 	var drained chan struct{}
 	var c *guest.Cmd
 	ctx, cancel := context.WithCancel(context.Background())
@@ -148,7 +167,7 @@ wait; wait`)
 	if err := c.Signal(t.Context(), syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(out.String()))
+	pid, err := strconv.Atoi(strings.Fields(out.String())[0])
 	if err != nil || !lives(pid) {
 		t.Errorf("the job of another group, %q, was signalled", out)
 	}
