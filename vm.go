@@ -78,7 +78,7 @@ func (v *VM) Rename(ctx context.Context, name string) error {
 }
 
 // Dial connects to a vsock port of the guest. The connection has no CloseWrite: the VMM ends both directions at once. An error matches [ErrExited] when there is no VMM to
-// connect through, syscall.ECONNREFUSED when nobody listens in the guest, and [ErrNoAnswer] when the guest does neither.
+// connect through, syscall.ECONNREFUSED when nobody listens in the guest, and [ErrNoAnswer] when the guest does neither within 5 seconds.
 func (v *VM) Dial(ctx context.Context, port uint32) (net.Conn, error) {
 	dialer, ok := v.driver.(Dialer)
 	if !ok {

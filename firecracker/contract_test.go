@@ -48,7 +48,6 @@ func realHarness(t *testing.T, p setup.Parts, bare bool) runtimetest.Harness {
 		Spec:   microvm.Spec{Diskless: true, MemoryMiB: 128},
 		Ends:   &microvm.Spec{Diskless: true, MemoryMiB: 128, Kernel: ends},
 		Marker: marker,
-		Except: map[string]string{"states/dial running": "the few-instruction guest has no vsock driver: nothing answers, not even that nobody listens"},
 	}
 }
 

@@ -43,6 +43,7 @@ func (d *driver) connect(ctx context.Context, record *state.Record, port uint32)
 	if err != nil {
 		return nil, err
 	}
+	raw.SetDeadline(time.Now().Add(greetPatience))
 	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Now()) })
 	err = greet(raw, port)
 	if !stop() {
@@ -51,11 +52,20 @@ func (d *driver) connect(ctx context.Context, record *state.Record, port uint32)
 			err = fmt.Errorf("%w: %w", microvm.ErrNoAnswer, err)
 		}
 	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = microvm.ErrNoAnswer
+	}
+	if err == nil {
+		err = raw.SetDeadline(time.Time{})
+	}
 	if err == nil {
 		return newConn(raw, hostCID, guestCID, port), nil
 	}
 	return nil, errors.Join(fmt.Errorf("port %d: %w", port, err), raw.Close())
 }
+
+// greetPatience is how long an answer may take. The VMM gives up earlier, unless it waits for the guest to have a driver.
+const greetPatience = 5 * time.Second
 
 // refusalPatience is what tells a guest's refusal, which comes at once, from a VMM that gives up on a guest that says nothing: it does so after two seconds
 // (CONN_REQUEST_TIMEOUT_MS in src/vmm/src/devices/virtio/vsock/csm/mod.rs@v1.12.1).

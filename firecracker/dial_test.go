@@ -131,15 +131,13 @@ func TestDial(t *testing.T) {
 	}
 }
 
-// TestRealNoAnswer: the real VMM closes the connection of a guest that says nothing; that is no refusal.
+// TestRealNoAnswer: the real VMM waits for a driver that this guest never has; that is no refusal, and not for ever.
 func TestRealNoAnswer(t *testing.T) {
 	r := newRig(t, ring.Real(t), false, tinyguest.Program{Text: marker + "\n"})
 	vm := r.create("one")
 	defer r.destroy(vm)
 	r.start(vm)
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
-	defer cancel()
-	if _, err := vm.Dial(ctx, 4242); !errors.Is(err, microvm.ErrNoAnswer) || errors.Is(err, syscall.ECONNREFUSED) {
+	if _, err := vm.Dial(t.Context(), 4242); !errors.Is(err, microvm.ErrNoAnswer) || errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("Dial = %v", err)
 	}
 }

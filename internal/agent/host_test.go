@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -146,10 +147,8 @@ func (s *session) next(kinds ...wire.Kind) wire.Frame {
 		if err != nil {
 			s.t.Fatalf("waiting for kinds %v: %v", kinds, err)
 		}
-		for _, kind := range kinds {
-			if f.Kind == kind {
-				return f
-			}
+		if slices.Contains(kinds, f.Kind) {
+			return f
 		}
 	}
 }
