@@ -46,6 +46,9 @@ func (v *VMM) act(r request) (any, error) {
 			return nil, err
 		}
 	}
+	if r.key == "PUT /logger" && v.Logger != nil {
+		v.Logger(r.values)
+	}
 	switch {
 	case strings.HasPrefix(r.key, "PUT ") || r.key == "PATCH /machine-config":
 		v.put(r.path, r.values)

@@ -3,6 +3,7 @@
 package fakevmm
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -11,7 +12,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,65 +22,15 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/testing/tinyguest"
 )
 
-const boots = `"boot-source": {"kernel_image_path": "kernel"}`
-
-// configurations are files that both read: most say what one of both could take otherwise.
-var configurations = map[string]string{
-	"the least":                      `{` + boots + `, "drives": []}`,
-	"unknown sections":               `{` + boots + `, "drives": [], "pmem": [{"id": "p", "path_on_host": "none"}], "serial": {"serial_out_path": "none"}, "nonsense": 7}`,
-	"an unknown field":               `{` + boots + `, "drives": [], "machine-config": {"vcpu_count": 1, "mem_size_mib": 128, "nonsense": 7}}`,
-	"an unknown field of metrics":    `{` + boots + `, "drives": [], "metrics": {"metrics_path": "metrics", "nonsense": 7}}`,
-	"no drives":                      `{` + boots + `}`,
-	"no boot source":                 `{"drives": []}`,
-	"null drives":                    `{` + boots + `, "drives": null}`,
-	"a null NIC list":                `{` + boots + `, "drives": [], "network-interfaces": null}`,
-	"null sections":                  `{` + boots + `, "drives": [], "machine-config": null, "vsock": null, "balloon": null, "logger": null}`,
-	"nothing":                        ``,
-	"no object":                      `[]`,
-	"an end too early":               `{` + boots + `, "drives": [`,
-	"a section twice":                `{` + boots + `, "drives": [], "drives": []}`,
-	"another spelling":               `{` + boots + `, "drives": [], "machine_config": {"vcpu_count": 99, "mem_size_mib": 128}}`,
-	"lines":                          "{\n" + boots + ",\n\"drives\": [\n 7]}",
-	"a drive of no file":             `{` + boots + `, "drives": [{"drive_id": "d", "path_on_host": "none", "is_root_device": false}]}`,
-	"an id with a dash":              `{` + boots + `, "drives": [{"drive_id": "d-1.x", "path_on_host": "disk", "is_root_device": false}]}`,
-	"two roots":                      `{` + boots + `, "drives": [{"drive_id": "d", "path_on_host": "disk", "is_root_device": true}, {"drive_id": "e", "path_on_host": "disk", "is_root_device": true}]}`,
-	"no kernel":                      `{"boot-source": {"kernel_image_path": "none"}, "drives": []}`,
-	"a kernel of zeros":              `{"boot-source": {"kernel_image_path": "disk"}, "drives": []}`,
-	"an empty initrd path":           `{"boot-source": {"kernel_image_path": "kernel", "initrd_path": ""}, "drives": []}`,
-	"33 CPUs":                        `{` + boots + `, "drives": [], "machine-config": {"vcpu_count": 33, "mem_size_mib": 128}}`,
-	"a balloon of too much":          `{` + boots + `, "drives": [], "balloon": {"amount_mib": 500, "deflate_on_oom": true}}`,
-	"a balloon of large memory":      `{"balloon": {"amount_mib": 200, "deflate_on_oom": true}, ` + boots + `, "drives": [], "machine-config": {"vcpu_count": 1, "mem_size_mib": 256}}`,
-	"metadata of no NIC":             `{` + boots + `, "drives": [], "mmds-config": {"network_interfaces": ["eth0"]}}`,
-	"a NIC behind its metadata":      `{` + boots + `, "drives": [], "mmds-config": {"network_interfaces": ["eth0"]}, "network-interfaces": [{"iface_id": "eth0", "host_dev_name": "tap0"}]}`,
-	"a socket":                       `{` + boots + `, "drives": [], "vsock": {"guest_cid": 3, "uds_path": "vsock"}}`,
-	"a socket that is there":         `{` + boots + `, "drives": [], "vsock": {"guest_cid": 3, "uds_path": "disk"}}`,
-	"metrics into no file":           `{` + boots + `, "drives": [], "metrics": {"metrics_path": "none"}}`,
-	"a log into no file":             `{` + boots + `, "drives": [], "logger": {"log_path": "none"}}`,
-	"a template in line":             `{` + boots + `, "drives": [], "cpu-config": {"kvm_capabilities": []}}`,
-	"a template in a file":           `{` + boots + `, "drives": [], "cpu-config": "template"}`,
-	"a template in no file":          `{` + boots + `, "drives": [], "cpu-config": "none"}`,
-	"metrics before a wrong machine": `{` + boots + `, "drives": [], "machine-config": {"vcpu_count": 0, "mem_size_mib": 128}, "metrics": {"metrics_path": "none"}}`,
-	"entropy":                        `{` + boots + `, "drives": [], "entropy": {}}`,
-}
-
-// commands are command lines, in a directory with a configuration that ends by itself.
-var commands = [][]string{
-	{"--version"}, {"--version", "--nonsense"}, {"--nonsense"}, {"nonsense"}, {"--id"}, {"--no-api"}, {"--version", "--version"},
-	{"--no-api", "--config-file", "config"}, {"--no-api", "--config-file", "config", "--log-path", "none"}, {"--no-api", "--config-file", "config", "--log-path", "log", "--level", "nonsense"},
-	{"--no-api", "--config-file", "config", "--log-path", "log", "--level", "Info", "--id", "a-1"}, {"--api-sock", "none/api", "--config-file", "config", "--log-path", "log"},
-	{"--api-sock", "disk", "--config-file", "config", "--log-path", "log"}, {"--api-sock", "api", "--config-file", "config", "--log-path", "log", "--id", "a"},
-	{"--config-file", "config", "--log-path", "log", "--config-file", "config"}, {"--level", "Info", "--log-path"},
-}
-
-// outcome is what a process has left.
-type outcome struct {
-	code           int
-	stdout, stderr string
-}
+// outcome is what a process has left. Its standard output is without what it logged there.
+type outcome struct{ status, stdout, stderr string }
 
 func (o outcome) String() string {
-	return fmt.Sprintf("status %d, out %q, err %q", o.code, o.stdout, o.stderr)
+	return fmt.Sprintf("%s, out %q, err %q", o.status, o.stdout, o.stderr)
 }
+
+// logged is what is logged: a line, or the two of a panic. The guest may have written in front of it.
+var logged = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9} \[[^\]\n]*\] (Firecracker panicked at .*\n)?.*\n`)
 
 // machines are a real and a fake firecracker, and directories for them that differ only in what a kernel is.
 func (l *lab) machines(t *testing.T, config string) (real, fake *exec.Cmd) {
@@ -90,11 +43,14 @@ func (l *lab) machines(t *testing.T, config string) (real, fake *exec.Cmd) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	files := map[string]string{
+		"config": config, "disk": strings.Repeat("\x00", 4096), "log": "", "metrics": "", "template": "{}", "broken": `{"kvm_capabilities": ["x"]}`, "binary": "\xff\xfe", "kernel": string(kernel),
+	}
 	made := []*exec.Cmd{exec.Command(l.binary), exec.Command(binary)}
 	for i, cmd := range made {
 		cmd.Dir = t.TempDir()
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-		for name, text := range map[string]string{"config": config, "disk": strings.Repeat("\x00", 4096), "log": "", "metrics": "", "template": "{}", "kernel": string(kernel)} {
+		for name, text := range files {
 			if err := os.WriteFile(filepath.Join(cmd.Dir, name), []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -121,31 +77,56 @@ func end(t *testing.T, cmd *exec.Cmd, args []string) outcome {
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
-	return outcome{run.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+	status, _ := strings.CutSuffix(run.ProcessState.String(), " (core dumped)")
+	return outcome{status, logged.ReplaceAllString(stdout.String(), ""), stderr.String()}
 }
 
-// A configuration file is taken, and refused, alike: sections that nobody knows are ignored by both.
-func TestRealConfigurationFilesAlike(t *testing.T) {
-	l := newLab(t)
-	var names []string
-	for name := range configurations {
-		names = append(names, name)
+// runAlike runs both in directories with a configuration file, and holds what they leave against each other.
+func (l *lab) runAlike(t *testing.T, config string, args []string) {
+	t.Helper()
+	real, fake := l.machines(t, config)
+	if r, f := end(t, real, args), end(t, fake, args); r != f {
+		t.Errorf("%q of %s\nreal: %v\nfake: %v", args, config, r, f)
 	}
-	inParallel(names, func(name string) {
-		real, fake := l.machines(t, configurations[name])
-		args := []string{"--no-api", "--config-file", "config", "--log-path", "log"}
-		if r, f := end(t, real, args), end(t, fake, args); r != f {
-			t.Errorf("%s\nreal: %v\nfake: %v", name, r, f)
-		}
-	})
 }
 
-func TestRealCommandLinesAlike(t *testing.T) {
+// A VMM that could not load a snapshot ends, and says so.
+func TestRealFailedLoadsEndAlike(t *testing.T) {
 	l := newLab(t)
-	inParallel(commands, func(args []string) {
-		real, fake := l.machines(t, configurations["the least"])
-		if r, f := end(t, real, args), end(t, fake, args); r != f {
-			t.Errorf("%q\nreal: %v\nfake: %v", args, r, f)
+	real, fake := l.machines(t, "")
+	var outcomes []outcome
+	var group sync.WaitGroup
+	for _, cmd := range []*exec.Cmd{real, fake} {
+		group.Go(func() {
+			conn := dial(t, filepath.Join(cmd.Dir, "api"))
+			defer conn.Close()
+			l.ask(conn, bufio.NewReader(conn), put("/snapshot/load", `{"snapshot_path":"none","mem_file_path":"none"}`))
+		})
+		outcomes = append(outcomes, end(t, cmd, []string{"--api-sock", "api"}))
+	}
+	group.Wait()
+	if outcomes[0] != outcomes[1] {
+		t.Errorf("real: %v\nfake: %v", outcomes[0], outcomes[1])
+	}
+}
+
+// What newer versions take besides is theirs alone.
+func TestNewerVersionsTakeMore(t *testing.T) {
+	for name, row := range map[string]struct {
+		config string
+		args   []string
+	}{
+		"PCI":                {configurations["the least"], noAPI("--enable-pci")},
+		"a template in line": {configurations["a template in line"], noAPI()},
+		"a log to make":      {configurations["the least"], noAPI("--log-path", "none")},
+		"metrics to make":    {configurations["metrics into no file"], noAPI()},
+	} {
+		for version, want := range map[string]bool{"1.12.1": false, "1.16.1": true} {
+			_, fake := (&lab{version: version}).machines(t, row.config)
+			fake.SysProcAttr = nil // it needs no namespace
+			if o := end(t, fake, row.args); (o.status == "exit status 0") != want {
+				t.Errorf("%s with %s: %v", name, version, o)
+			}
 		}
-	})
+	}
 }

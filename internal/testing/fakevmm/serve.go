@@ -3,6 +3,7 @@
 package fakevmm
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -11,15 +12,20 @@ import (
 	"time"
 )
 
-// serve serves the API until the process ends.
-func (p *program) serve() error {
-	listener, err := net.Listen("unix", p.socket)
-	if err != nil {
-		return err
+// bind makes the API's socket.
+func (p *program) bind(path string) (net.Listener, error) {
+	if len(path) > socketPathLimit {
+		return nil, variant{"FailedToBindAndRunHttpServer", variant{"IOError", errSocketPath}}
 	}
-	p.say("Listening on API socket.")
-	go http.Serve(listener, http.HandlerFunc(p.answer))
-	return nil
+	listener, err := net.Listen("unix", path)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, variant{"FailedToBindSocket", errors.New(path)}
+	case err != nil:
+		return nil, variant{"FailedToBindAndRunHttpServer", variant{"IOError", osError(err)}}
+	}
+	p.say("Listening on API socket (" + quote(path) + ").")
+	return listener, nil
 }
 
 func (p *program) answer(w http.ResponseWriter, r *http.Request) {

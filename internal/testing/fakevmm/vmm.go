@@ -32,6 +32,8 @@ type VMM struct {
 	Boot func() error
 	// CtrlAltDel is called when the guest gets it.
 	CtrlAltDel func()
+	// Logger is called when the log is configured.
+	Logger func(values map[string]json.RawMessage)
 
 	mu         sync.Mutex
 	set        map[string]map[string]json.RawMessage // configured resources by path
