@@ -4,8 +4,11 @@ package firecracker
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	microvm "github.com/tangle-network/microvm-runtime"
@@ -45,10 +48,38 @@ func realHarness(t *testing.T, p setup.Parts, bare bool) runtimetest.Harness {
 			return newRuntime(t, o)
 		},
 		Reopen: func(t *testing.T, rt *microvm.Runtime) *microvm.Runtime { return newRuntime(t, options[rt]) },
+		Census: func(t *testing.T, rt *microvm.Runtime) string { return holdings(t, options[rt]) },
 		Spec:   microvm.Spec{Diskless: true, MemoryMiB: 128},
 		Ends:   &microvm.Spec{Diskless: true, MemoryMiB: 128, Kernel: ends},
 		Marker: marker,
 	}
+}
+
+// holdings is all that a runtime has on the host, with what is in its files.
+func holdings(t *testing.T, o Options) string {
+	t.Helper()
+	census, err := inventory.Take(inventory.Options{Slice: o.Slice, Under: filepath.Dir(o.StateDir), Roots: []string{o.StateDir, o.SocketDir}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, item := range census {
+		fmt.Fprintln(&b, item.Kind, item.Name, contents(t, item))
+	}
+	return b.String()
+}
+
+// contents tells what is in a file from what was.
+func contents(t *testing.T, item inventory.Item) string {
+	t.Helper()
+	if item.Kind != "file" {
+		return ""
+	}
+	text, err := os.ReadFile(item.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(text))
 }
 
 // testOptions returns options whose state is the test's own, and checks when it ends that nothing of it is left on the host.

@@ -79,6 +79,7 @@ func TestContractFake(t *testing.T) {
 	runtimetest.Run(t, runtimetest.Harness{
 		New:    func(t *testing.T) *microvm.Runtime { return open(t, fakeOptions(t, fakevmm.Faults{})) },
 		Reopen: func(t *testing.T, rt *microvm.Runtime) *microvm.Runtime { return open(t, options[rt]) },
+		Census: func(t *testing.T, rt *microvm.Runtime) string { return holdings(t, options[rt]) },
 		Spec:   microvm.Spec{Diskless: true, MemoryMiB: 128},
 		Ends:   &microvm.Spec{Diskless: true, MemoryMiB: 128, Kernel: fakeKernel(t, fakevmm.Kernel{Text: marker + "\n", Reset: true})},
 		Marker: marker,

@@ -3,6 +3,8 @@ package runtimetest
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 
 	microvm "github.com/tangle-network/microvm-runtime"
@@ -77,6 +79,45 @@ func (c *checker) state(vm *microvm.VM, want microvm.State) {
 	if got := c.info(vm).State; got != want {
 		c.Fatalf("state %q, want %q", got, want)
 	}
+}
+
+// leavesNothing fails the case when there is something else after the call than before.
+func (c *checker) leavesNothing(what string, call func()) {
+	c.Helper()
+	machines, things := c.list(nil), c.census()
+	call()
+	if got := c.list(nil); !slices.Equal(got, machines) {
+		c.Errorf("%s: there are machines %q, and were %q", what, got, machines)
+	}
+	for thing, change := range changes(things, c.census()) {
+		c.Errorf("%s: %s: %s", what, change, thing)
+	}
+}
+
+// census is what there is on the host, as the harness tells.
+func (c *checker) census() string {
+	c.Helper()
+	if c.h.Census == nil {
+		return ""
+	}
+	return c.h.Census(c.T, c.rt)
+}
+
+// changes says of each line that is in one of two texts alone what became of it.
+func changes(before, after string) map[string]string {
+	changes := map[string]string{}
+	for line := range strings.Lines(before) {
+		changes[strings.TrimSpace(line)] = "it has gone"
+	}
+	for line := range strings.Lines(after) {
+		line = strings.TrimSpace(line)
+		if changes[line] != "" {
+			delete(changes, line)
+		} else {
+			changes[line] = "it was left"
+		}
+	}
+	return changes
 }
 
 // list returns the names of all machines, in the order of List.

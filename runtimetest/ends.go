@@ -121,7 +121,7 @@ var renames = group{"renames", []testCase{
 	}},
 	{"to a taken name", func(c *checker) {
 		one, two := c.create("one"), c.create("two")
-		c.is(one.Rename(c.ctx, "two"), microvm.ErrExists)
+		c.leavesNothing("rename", func() { c.is(one.Rename(c.ctx, "two"), microvm.ErrExists) })
 		if c.info(one).Name != "one" || c.info(two).Name != "two" {
 			c.Error("a name has changed")
 		}
@@ -133,7 +133,7 @@ var renames = group{"renames", []testCase{
 	{"to a bad name", func(c *checker) {
 		vm := c.create("one")
 		for _, name := range []string{"", "a/b", "-x", ".."} {
-			c.is(vm.Rename(c.ctx, name), microvm.ErrInvalid)
+			c.leavesNothing("rename", func() { c.is(vm.Rename(c.ctx, name), microvm.ErrInvalid) })
 		}
 		if c.info(vm).Name != "one" {
 			c.Error("the name has changed")

@@ -2,6 +2,7 @@ package runtimetest
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -20,15 +21,15 @@ var names = group{"names", []testCase{
 	}},
 	{"bad ones leave nothing", func(c *checker) {
 		for _, name := range []string{"", ".", "..", ".a", "-a", "a/b", "a b", "a\x00b", "a\nb", "ä", "a:b", "a*", strings.Repeat("n", 65), "../a", "a\xff"} {
-			_, err := c.rt.Create(c.ctx, name, c.h.Spec)
-			c.is(err, microvm.ErrInvalid)
-			if field := (*microvm.FieldError)(nil); !errors.As(err, &field) || field.Field != "name" {
-				c.Errorf("name %q: error %v does not name the field", name, err)
-			}
+			c.leavesNothing(fmt.Sprintf("name %q", name), func() {
+				_, err := c.rt.Create(c.ctx, name, c.h.Spec)
+				c.is(err, microvm.ErrInvalid)
+				if field := (*microvm.FieldError)(nil); !errors.As(err, &field) || field.Field != "name" {
+					c.Errorf("name %q: error %v does not name the field", name, err)
+				}
+			})
 		}
-		if got := c.list(nil); len(got) > 0 {
-			c.Errorf("there are machines: %q", got)
-		}
+		c.create("one") // and a good one works
 	}},
 	{"similar ones never meet", func(c *checker) {
 		dot, under := c.create("a.b"), c.create("a_b")
@@ -45,11 +46,10 @@ var names = group{"names", []testCase{
 	}},
 	{"taken", func(c *checker) {
 		c.create("one")
-		_, err := c.rt.Create(c.ctx, "one", c.h.Spec)
-		c.is(err, microvm.ErrExists)
-		if got := c.list(nil); !slices.Equal(got, []string{"one"}) {
-			c.Errorf("list %q", got)
-		}
+		c.leavesNothing("a second", func() {
+			_, err := c.rt.Create(c.ctx, "one", c.h.Spec)
+			c.is(err, microvm.ErrExists)
+		})
 	}},
 	{"one of many at once wins", func(c *checker) {
 		const callers = 8

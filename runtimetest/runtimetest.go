@@ -34,6 +34,9 @@ type Harness struct {
 	Marker string
 	// Ends is a machine that ends its run by itself at once. Optional: cases that need it are left out.
 	Ends *microvm.Spec
+	// Census tells, one a line, what there is on the host of a runtime's machines, with its files: cases compare it before and after what must leave nothing. Optional:
+	// they look at List alone.
+	Census func(t *testing.T, rt *microvm.Runtime) string
 	// Except names cases that are left out, with the reason.
 	Except map[string]string
 }

@@ -85,21 +85,24 @@ func specCases() []testCase {
 				c.Fatalf("no bad value is known for Spec.%s", field.Name)
 			}
 			for i, bad := range badSpecs[field.Name] {
-				_, err := c.rt.Create(c.ctx, "one", bad.spec)
-				c.is(err, microvm.ErrInvalid)
-				which := (*microvm.FieldError)(nil)
-				if !errors.As(err, &which) || which.Field != "Spec."+field.Name || !strings.Contains(err.Error(), bad.text) {
-					c.Errorf("value %d: error %q, want one about Spec.%s that says %q", i, err, field.Name, bad.text)
-				}
-				if len(err.Error()) > 300 {
-					c.Errorf("value %d: the error has %d bytes", i, len(err.Error()))
-				}
-			}
-			if got := c.list(nil); len(got) > 0 {
-				c.Errorf("there are machines: %q", got)
+				c.leavesNothing(fmt.Sprint("value ", i), func() { c.refuses(field.Name, bad) })
 			}
 			c.create("one") // and a good one works
 		}})
 	}
 	return cases
+}
+
+// refuses fails the case unless a create is refused with an error that names the field and says what is wrong, in few words.
+func (c *checker) refuses(field string, bad badSpec) {
+	c.Helper()
+	_, err := c.rt.Create(c.ctx, "one", bad.spec)
+	c.is(err, microvm.ErrInvalid)
+	which := (*microvm.FieldError)(nil)
+	if !errors.As(err, &which) || which.Field != "Spec."+field || !strings.Contains(err.Error(), bad.text) {
+		c.Errorf("error %q, want one about Spec.%s that says %q", err, field, bad.text)
+	}
+	if len(err.Error()) > 300 {
+		c.Errorf("the error has %d bytes", len(err.Error()))
+	}
 }
