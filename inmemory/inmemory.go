@@ -1,6 +1,6 @@
 // Package inmemory is a driver of package microvm without machines: a double for consumers' tests, which behaves as the real one does, within this process.
 //
-// There are only two types: [Options], with faults to inject, and [Control], which makes machines end by themselves.
+// There are only three types: [Options], with faults to inject, [Control], which makes machines end by themselves, and [Store], which several runtimes can share.
 //
 // # Caveats
 //
@@ -30,6 +30,16 @@ type Options struct {
 	Dial func(ctx context.Context, uid string, port uint32) (net.Conn, error)
 	// MaxVMs bounds the number of machines: microvm.ErrExhausted. Optional: no bound.
 	MaxVMs int
+	// Store holds the machines. Runtimes on one store are to each other what processes on one host are: machines outlive each of them. Optional: one of the runtime's own.
+	Store *Store
+}
+
+// Store is the host of inmemory machines. The zero value has none.
+type Store struct {
+	mu       sync.Mutex
+	machines map[string]*machine
+	names    map[string]string // name to uid
+	watchers map[*watcher]bool
 }
 
 // Control does to machines what no caller of a Runtime can.
@@ -43,9 +53,12 @@ func New(o *Options) *microvm.Runtime {
 
 // NewControlled returns a Runtime, and the control of its machines.
 func NewControlled(o *Options) (*microvm.Runtime, Control) {
-	d := &driver{machines: map[string]*machine{}, names: map[string]string{}, closed: make(chan struct{})}
+	d := &driver{closed: make(chan struct{})}
 	if o != nil {
 		d.options = *o
+	}
+	if d.Store = d.options.Store; d.Store == nil {
+		d.Store = &Store{}
 	}
 	return microvm.New(d), Control{d}
 }
@@ -59,15 +72,12 @@ func (c Control) End(uid string, exit microvm.Exit) {
 	}
 }
 
+// driver is one runtime's view of a store.
 type driver struct {
+	*Store
 	options Options
-
-	mu       sync.Mutex
-	machines map[string]*machine
-	names    map[string]string // name to uid
-	watchers map[*watcher]bool
-	shut     bool
-	closed   chan struct{}
+	shut    bool // Under the store's lock.
+	closed  chan struct{}
 }
 
 type machine struct {
@@ -126,7 +136,7 @@ func stateError(verb string, state microvm.State) error {
 }
 
 // end ends a run, under the lock.
-func (d *driver) end(m *machine, exit microvm.Exit) {
+func (s *Store) end(m *machine, exit microvm.Exit) {
 	if exit.Time.IsZero() {
 		exit.Time = time.Now()
 	}
@@ -136,10 +146,10 @@ func (d *driver) end(m *machine, exit microvm.Exit) {
 		l.Close()
 	}
 	m.ports = nil
-	d.tell(m, microvm.EventStopped, &exit)
+	s.tell(m, microvm.EventStopped, &exit)
 }
 
-// Close ends watchers and waiters. The machines are gone with the driver.
+// Close ends watchers and waiters. The machines are the store's.
 func (d *driver) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -34,6 +34,9 @@ func (d *driver) Create(ctx context.Context, name string, spec microvm.Spec) (st
 	}
 	uid := strings.ToLower(rand.Text()[:12])
 	m := &machine{info: microvm.Info{UID: uid, Name: name, State: microvm.StateCreated, Spec: spec, Created: time.Now()}}
+	if d.machines == nil {
+		d.machines, d.names = map[string]*machine{}, map[string]string{}
+	}
 	d.machines[uid], d.names[name] = m, uid
 	d.tell(m, microvm.EventCreated, nil)
 	return uid, nil

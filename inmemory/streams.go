@@ -77,9 +77,9 @@ type watcher struct {
 }
 
 // tell hands an event to all watchers, under the lock.
-func (d *driver) tell(m *machine, what microvm.EventType, exit *microvm.Exit) {
+func (s *Store) tell(m *machine, what microvm.EventType, exit *microvm.Exit) {
 	event := microvm.Event{Time: time.Now(), Type: what, UID: m.info.UID, Name: m.info.Name, Exit: exit, Labels: m.info.Spec.Copy().Labels}
-	for w := range d.watchers {
+	for w := range s.watchers {
 		w.events = append(w.events, event)
 		select {
 		case w.more <- struct{}{}:

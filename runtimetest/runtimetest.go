@@ -15,7 +15,6 @@ package runtimetest
 
 import (
 	"context"
-	"slices"
 	"testing"
 	"time"
 
@@ -57,12 +56,20 @@ type testCase struct {
 	run  func(c *checker)
 }
 
-// Run runs all cases as subtests.
+// groups returns all cases.
+func groups() []group {
+	return []group{names, specs, drives, states, ends, renames, finding, events, consoles, connections, processes, contexts}
+}
+
+// Run runs all cases as subtests. It logs those that are left out, with the reason.
 func Run(t *testing.T, h Harness) {
-	for _, g := range []group{names, specs, drives, states, ends, renames, finding, events, consoles, connections, processes, contexts} {
+	known := map[string]bool{}
+	for _, g := range groups() {
 		for _, one := range g.cases {
 			name := g.name + "/" + one.name
-			if _, left := h.Except[name]; left || !h.can(g.name, one.name) {
+			known[name] = true
+			if reason := h.leavesOut(g.name, name); reason != "" {
+				t.Logf("left out: %s: %s", name, reason)
 				continue
 			}
 			t.Run(name, func(t *testing.T) {
@@ -73,32 +80,38 @@ func Run(t *testing.T, h Harness) {
 		}
 	}
 	for name, reason := range h.Except {
-		if !exists(name) || reason == "" {
+		if !known[name] || reason == "" {
 			t.Errorf("Except: %q is no case, or has no reason", name)
 		}
 	}
 }
 
-// needsEnds and needsReopen are the cases that a harness without these can't run.
-var (
-	needsEnds   = []string{"ends/by itself", "ends/starts again after its own end", "events/an end by itself", "consoles/follow ends with the run"}
-	needsReopen = "processes"
-)
-
-func (h Harness) can(group, name string) bool {
-	if h.Ends == nil && slices.Contains(needsEnds, group+"/"+name) {
-		return false
-	}
-	return h.Reopen != nil || group != needsReopen
+// need is what a harness may lack.
+type need struct {
+	reason string // Why cases are left out without it.
+	met    func(Harness) bool
 }
 
-func exists(name string) bool {
-	for _, g := range []group{names, specs, drives, states, ends, renames, finding, events, consoles, connections, processes, contexts} {
-		for _, one := range g.cases {
-			if g.name+"/"+one.name == name {
-				return true
-			}
+var (
+	aReopen = need{"the harness has no Reopen", func(h Harness) bool { return h.Reopen != nil }}
+	anEnds  = need{"the harness has no Ends", func(h Harness) bool { return h.Ends != nil }}
+)
+
+// needs are the groups, and the cases, that not every harness can run.
+var needs = map[string]need{
+	"processes":                           aReopen,
+	"ends/by itself":                      anEnds,
+	"ends/starts again after its own end": anEnds,
+	"events/an end by itself":             anEnds,
+	"consoles/follow ends with the run":   anEnds,
+}
+
+// leavesOut returns why a case is not run, or "".
+func (h Harness) leavesOut(group, name string) string {
+	for _, of := range []string{group, name} {
+		if n, ok := needs[of]; ok && !n.met(h) {
+			return n.reason
 		}
 	}
-	return false
+	return h.Except[name]
 }
