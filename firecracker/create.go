@@ -162,7 +162,7 @@ func (d *driver) lease(record *state.Record) error {
 	if err != nil {
 		return err
 	}
-	record.Slot = slot.Number
+	record.Slot, record.JailUID, record.JailGID = slot.Number, slot.UID, slot.GID
 	return nil
 }
 
@@ -184,8 +184,8 @@ func (d *driver) makeDisk(ctx context.Context, record *state.Record) error {
 		return err
 	}
 	if record.Jailed {
-		slot := d.slots.Slot(record.Slot)
-		return os.Chown(path, slot.UID, slot.GID)
+		uid, gid := d.jailUser(record)
+		return os.Chown(path, uid, gid)
 	}
 	return nil
 }

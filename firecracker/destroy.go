@@ -41,6 +41,9 @@ func (d *driver) Destroy(ctx context.Context, uid string) error {
 	if err != nil {
 		return err
 	}
+	if err := d.canEnd(uid); err != nil {
+		return err
+	}
 	return d.destroy(lock, &record, name)
 }
 
@@ -75,6 +78,18 @@ func (d *driver) destroy(lock *state.Lock, record *state.Record, name string) er
 	return nil
 }
 
+// canEnd says whether the machine's VMM, if it has one, can be reached.
+func (d *driver) canEnd(uid string) error {
+	run, err := d.state.ReadRun(uid)
+	if err != nil || run == nil || run.Process == nil { // which its end copes with
+		return nil
+	}
+	if err = d.alive(uid, run); errors.Is(err, vmm.ErrGone) {
+		return nil
+	}
+	return reachable(err)
+}
+
 // recordEnd records that the machine goes. Where there is no space for that no record says it too, and destroying is what makes space.
 func recordEnd(lock *state.Lock, record *state.Record) error {
 	err := lock.WriteRecord(*record)
@@ -99,8 +114,11 @@ func (d *driver) endRun(lock *state.Lock, record *state.Record, name string) err
 	if errors.Is(err, state.ErrDamaged) {
 		return d.endUnknown(record.UID)
 	}
-	if err != nil || run == nil {
+	if err != nil {
 		return err
+	}
+	if run == nil {
+		return d.endLost(record.UID)
 	}
 	if !run.Committed {
 		return d.undoStart(lock, record, run)

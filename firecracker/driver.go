@@ -68,7 +68,7 @@ func open(options Options) (*driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := state.Open(o.StateDir, o.SocketDir)
+	dir, err := state.Open(o.StateDir, state.Layout{SocketDir: o.SocketDir, JailDir: o.JailDir, Slice: o.Slice, FirstUID: o.FirstUID})
 	if err != nil {
 		return nil, err
 	}
@@ -99,6 +99,9 @@ func open(options Options) (*driver, error) {
 	}
 	self, err := vmm.Self()
 	if err != nil {
+		return nil, err
+	}
+	if err := dir.FixLayout(); err != nil {
 		return nil, err
 	}
 	d := &driver{self: &self, options: o, binary: binary{path: o.Firecracker}, state: dir, store: files, slots: slots, loans: loans, slice: slice, log: o.Logger, watched: map[string]*watch{}}

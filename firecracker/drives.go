@@ -96,8 +96,7 @@ func (d *driver) tryLink(r *state.Record, thing *loan.Thing) error {
 func (d *driver) lend(r *state.Record, thing *loan.Thing) error {
 	to := loan.Borrower{ID: r.UID}
 	if r.Jailed {
-		slot := d.slots.Slot(r.Slot)
-		to.UID, to.GID = slot.UID, slot.GID
+		to.UID, to.GID = d.jailUser(r)
 	}
 	return d.nameHolder(d.loans.Take(to, thing))
 }

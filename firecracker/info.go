@@ -132,36 +132,45 @@ func (d *driver) look(uid, name string) (info microvm.Info, ended bool, err erro
 		run = nil
 	}
 	if run != nil {
-		info.Timeline = run.Timeline
-		alive := d.alive(uid, run)
-		ended = !alive || forced(run)
-		if !alive {
-			info.State = stateOf(&record, &state.Run{State: microvm.StateStopped}, nil)
-			return info, true, nil
-		}
+		ended = d.lookAtRun(&info, &record, run)
+		return info, ended, nil
 	}
-	if info.Exit, err = d.lastExit(uid, run); err != nil {
+	if info.Exit, err = d.lastExit(uid, nil); errors.Is(err, errStarted) {
+		return d.look(uid, name)
+	} else if err != nil {
 		info.State, info.Problem = microvm.StateDamaged, err.Error()
 		return info, false, nil
 	}
-	info.State = stateOf(&record, run, info.Exit)
-	if run != nil {
-		info.PID = run.Process.PID
-	}
-	return info, ended, nil
+	info.State = stateOf(&record, nil, info.Exit)
+	return info, false, nil
 }
 
-// alive looks at the VMM of a run and begins nothing: a list of a thousand machines is no reason to watch them all.
-func (d *driver) alive(uid string, run *state.Run) bool {
+// lookAtRun is look for a machine with a run. Where nothing can be told of its VMM, the records' word stands.
+func (d *driver) lookAtRun(info *microvm.Info, record *state.Record, run *state.Run) (ended bool) {
+	info.Timeline = run.Timeline
+	err := d.alive(record.UID, run)
+	if errors.Is(err, vmm.ErrGone) {
+		info.State = stateOf(record, &state.Run{State: microvm.StateStopped}, nil)
+		return true
+	}
+	if err != nil {
+		info.Problem = err.Error()
+	}
+	info.State, info.PID = stateOf(record, run, nil), run.Process.PID
+	return forced(run)
+}
+
+// alive looks at the VMM of a run and begins nothing: a list of a thousand machines is no reason to watch them all. It answers nil, vmm.ErrGone, or why that can't be told.
+func (d *driver) alive(uid string, run *state.Run) error {
 	w := d.watchOf(uid, run)
 	if w == nil {
-		return vmm.Runs(*run.Process)
+		return d.lookWide(uid, vmm.Find(*run.Process))
 	}
 	select {
 	case <-w.process.Done():
-		return false
+		return vmm.ErrGone
 	default:
-		return true
+		return nil
 	}
 }
 

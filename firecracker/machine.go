@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/state"
@@ -71,31 +70,47 @@ func (d *driver) findRun(lock *state.Lock, m *machine) (err error) {
 		_, err = d.settle(lock, &m.record, m.run, m.name)
 		m.run, m.process = nil, nil
 	}
+	return reachable(err)
+}
+
+// reachable makes of a find's error that a VMM which may live can't be reached a caller's.
+func reachable(err error) error {
+	if errors.Is(err, vmm.ErrForeign) {
+		return fmt.Errorf("%w: %w (work from where it was started, or from the host's own namespace)", microvm.ErrBusy, err)
+	}
 	return err
 }
 
 // undoStart undoes a start that was interrupted before its commit. A VMM whose identity was not recorded yet is in the machine's leaf, or, where it has none or was not
 // born there, is told by its arguments.
 func (d *driver) undoStart(lock *state.Lock, record *state.Record, run *state.Run) error {
-	var errs []error
-	if run.Process != nil {
-		process, err := d.find(record.UID, run)
-		if err == nil {
-			err = d.kill(record.UID, process)
-		}
-		if !errors.Is(err, vmm.ErrGone) {
-			errs = append(errs, err)
-		}
-		d.forget(record.UID)
-	} else {
-		errs = append(errs, d.endStrays(record.UID))
+	if err := d.endUncommitted(record.UID, run); err != nil {
+		return fmt.Errorf("undo an interrupted start: %w", err)
 	}
-	errs = append(errs, d.endLeaf(record.UID), d.place(record).remove())
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(d.endLeaf(record.UID), d.place(record).remove()); err != nil {
 		return fmt.Errorf("undo an interrupted start: %w", err)
 	}
 	return lock.RemoveRun()
 }
+
+// endUncommitted ends the VMM of an interrupted start.
+func (d *driver) endUncommitted(uid string, run *state.Run) error {
+	if run.Process == nil {
+		return d.endStrays(uid)
+	}
+	process, err := d.find(uid, run)
+	if err == nil {
+		err = d.kill(uid, process)
+	}
+	if err != nil && !errors.Is(err, vmm.ErrGone) {
+		return reachable(err)
+	}
+	d.forget(uid)
+	return nil
+}
+
+// strays returns the processes that run the machine, whatever the records say.
+func (d *driver) strays(uid string) ([]int, error) { return vmm.Strays("--id", uid) }
 
 // endStrays ends the machine's VMM, which no record leads to.
 func (d *driver) endStrays(uid string) error { return vmm.EndStrays("--id", uid) }
@@ -105,11 +120,11 @@ func forced(run *state.Run) bool {
 	return run.Intent != nil && run.Intent.Reason == microvm.ReasonForced
 }
 
-// find returns the live VMM of a run, or vmm.ErrGone.
+// find returns the live VMM of a run, or vmm.ErrGone, or vmm.ErrForeign.
 func (d *driver) find(uid string, run *state.Run) (*vmm.Process, error) {
 	process, err := d.processOf(uid, run)
 	if err != nil {
-		return nil, err
+		return nil, d.lookWide(uid, err)
 	}
 	select {
 	case <-process.Done():
@@ -117,6 +132,18 @@ func (d *driver) find(uid string, run *state.Run) (*vmm.Process, error) {
 	default:
 		return process, nil
 	}
+}
+
+// lookWide finds out more about a VMM of another PID namespace: from the host's own all processes are seen, also those of a namespace that is gone.
+func (d *driver) lookWide(uid string, err error) error {
+	if !errors.Is(err, vmm.ErrForeign) || !vmm.SeesAll() {
+		return err
+	}
+	pids, failed := d.strays(uid)
+	if failed == nil && len(pids) == 0 {
+		return vmm.ErrGone
+	}
+	return errors.Join(err, failed)
 }
 
 // stateOf derives the state from the records.
@@ -132,26 +159,6 @@ func stateOf(record *state.Record, run *state.Run, exit *microvm.Exit) microvm.S
 		return microvm.StateStopped
 	}
 	return microvm.StateCreated
-}
-
-// lastExit returns how the last run ended; nil when there was none, or while one goes on. A run without an end, and without a volatile record, ended
-// with the host's last boot.
-func (d *driver) lastExit(uid string, run *state.Run) (*microvm.Exit, error) {
-	if run != nil {
-		return nil, nil
-	}
-	exit, err := d.state.ReadExit(uid)
-	if exit != nil || err != nil {
-		return exit, err
-	}
-	begun, ok := d.state.Begun(uid)
-	if !ok {
-		return nil, nil
-	}
-	return &microvm.Exit{
-		Reason: microvm.ReasonReboot, Code: -1, Time: begun,
-		Evidence: []string{fmt.Sprintf("it was started at %s, before the host's present boot", begun.Format(time.RFC3339))},
-	}, nil
 }
 
 func stateError(verb string, s microvm.State) error {

@@ -42,6 +42,7 @@ type order struct {
 	Files    uint64 // Soft RLIMIT_NOFILE. 0 leaves it.
 	Times    int
 	NoCgroup bool // As on a host without cgroup v2.
+	OwnProc  bool // In a PID and a mount namespace of its own, whose /proc is to be mounted.
 	Stay     bool // Live on until standard input ends.
 }
 
@@ -84,6 +85,11 @@ func runChild(text string) int {
 		}
 		limit.Cur = o.Files
 		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+			panic(err)
+		}
+	}
+	if o.OwnProc {
+		if err := errors.Join(syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""), syscall.Mount("proc", "/proc", "proc", 0, "")); err != nil {
 			panic(err)
 		}
 	}

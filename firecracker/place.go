@@ -40,9 +40,18 @@ func (d *driver) place(r *state.Record) place {
 	if !r.Jailed {
 		return &bare{dir: dir, record: r, layer: layer, binary: d.options.Firecracker, lent: d.openLent}
 	}
-	slot := d.slots.Slot(r.Slot)
+	uid, gid := d.jailUser(r)
 	layout := jail.Layout{Base: d.options.JailDir, Exec: d.options.Firecracker, ID: r.UID}
-	return &jailed{layout: layout, link: dir, jailer: d.options.Jailer, record: r, layer: layer, uid: slot.UID, gid: slot.GID, lent: d.openLent}
+	return &jailed{layout: layout, link: dir, jailer: d.options.Jailer, record: r, layer: layer, uid: uid, gid: gid, lent: d.openLent}
+}
+
+// jailUser returns whom the machine's VMM runs as in its jail.
+func (d *driver) jailUser(r *state.Record) (uid, gid int) {
+	if r.JailUID != 0 {
+		return r.JailUID, r.JailGID
+	}
+	slot := d.slots.Slot(r.Slot)
+	return slot.UID, slot.GID
 }
 
 // sharedFiles returns what is below img/: names to paths in the store.

@@ -45,7 +45,7 @@ func TestOpenTakesNoOtherDirectory(t *testing.T) {
 				}
 				before := tree(t, dir)
 				for range 2 {
-					_, err := Open(filepath.Join(root, "state"), filepath.Join(root, "run"))
+					_, err := Open(filepath.Join(root, "state"), Layout{SocketDir: filepath.Join(root, "run")})
 					if tc.taken && err != nil || !tc.taken && (!errors.Is(err, microvm.ErrInvalid) || !strings.Contains(err.Error(), dir)) {
 						t.Errorf("open: %v; want it taken: %t", err, tc.taken)
 					}
@@ -69,7 +69,7 @@ func TestForeignVersionFile(t *testing.T) {
 		if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(dir, "version"), []byte(text), 0o600)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(dir, filepath.Join(root, "run")); taken && err != nil || !taken && !errors.Is(err, microvm.ErrInvalid) {
+		if _, err := Open(dir, Layout{SocketDir: filepath.Join(root, "run")}); taken && err != nil || !taken && !errors.Is(err, microvm.ErrInvalid) {
 			t.Errorf("version %q: %v, want it taken: %t", text, err, taken)
 		}
 	}
@@ -79,17 +79,17 @@ func TestForeignVersionFile(t *testing.T) {
 func TestSocketsBelongToOneState(t *testing.T) {
 	root := t.TempDir()
 	one, run := filepath.Join(root, "one"), filepath.Join(root, "run")
-	if _, err := Open(one, run); err != nil {
+	if _, err := Open(one, Layout{SocketDir: run}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(filepath.Join(root, "two"), run); !errors.Is(err, microvm.ErrInvalid) || !strings.Contains(err.Error(), one) {
+	if _, err := Open(filepath.Join(root, "two"), Layout{SocketDir: run}); !errors.Is(err, microvm.ErrInvalid) || !strings.Contains(err.Error(), one) {
 		t.Errorf("another's: %v, want ErrInvalid that names %s", err, one)
 	}
 	if err := os.Symlink(root, root+"-link"); err != nil {
 		t.Fatal(err)
 	}
 	defer os.Remove(root + "-link")
-	if _, err := Open(filepath.Join(root+"-link", "one"), filepath.Join(root+"-link", "run")); err != nil {
+	if _, err := Open(filepath.Join(root+"-link", "one"), Layout{SocketDir: filepath.Join(root+"-link", "run")}); err != nil {
 		t.Errorf("by other names: %v", err)
 	}
 }
@@ -101,7 +101,7 @@ func TestSocketsWithoutMarker(t *testing.T) {
 	if err := errors.Join(os.Mkdir(d.Sockets(lock.UID()), 0o700), os.Remove(filepath.Join(d.sockets, ownerFile))); err != nil {
 		t.Fatal(err)
 	}
-	again, err := Open(d.root, d.sockets)
+	again, err := Open(d.root, d.layout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func TestOpenAtOnce(t *testing.T) {
 		var all sync.WaitGroup
 		for range 8 {
 			all.Go(func() {
-				if _, err := Open(filepath.Join(root, "state"), filepath.Join(root, "run")); err != nil {
+				if _, err := Open(filepath.Join(root, "state"), Layout{SocketDir: filepath.Join(root, "run")}); err != nil {
 					t.Error(err)
 				}
 			})

@@ -15,26 +15,32 @@ import (
 // Dir is the state directory and its volatile counterpart. It holds no lock and no descriptor.
 type Dir struct {
 	root, sockets string
+	layout        Layout
+	fixed         os.FileInfo // of the layout's file; nil before FixLayout
 	bootID        string
 	mutexes       *mutexes
 	hints         *sync.Map // uid → the name that it was last seen under; checked before it is believed
 }
 
 // Open makes the directories where they are missing, 0700, and checks those that are there: microvm.ErrInvalid when one lets others
-// write, belongs to another user, or holds files and no marker of ours, microvm.ErrIncompatible when the state is newer.
-func Open(root, sockets string) (*Dir, error) {
+// write, belongs to another user, or holds files and no marker of ours, or when the state directory is one of another layout, microvm.ErrIncompatible when
+// it is newer.
+func Open(root string, layout Layout) (*Dir, error) {
 	bootID, err := unix.BootID()
 	if err != nil {
 		return nil, err
 	}
-	d := &Dir{root: root, sockets: sockets, bootID: bootID, mutexes: newMutexes(), hints: &sync.Map{}}
+	d := &Dir{root: root, sockets: layout.SocketDir, layout: layout, bootID: bootID, mutexes: newMutexes(), hints: &sync.Map{}}
 	if err := d.claimRoot(); err != nil { // before anything else is touched
+		return nil, err
+	}
+	if err := d.checkLayout(); err != nil {
 		return nil, err
 	}
 	if err := d.claimSockets(); err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{d.names(), filepath.Join(root, "machines"), filepath.Join(sockets, runDir)} {
+	for _, dir := range []string{d.names(), filepath.Join(root, "machines"), filepath.Join(d.sockets, runDir)} {
 		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return nil, err
 		}

@@ -2,10 +2,11 @@
 
 // Package state keeps what is known of machines on disk, so that any process of the host can work on any of them.
 //
-// There are only four types. A [Dir] is the state directory and its volatile counterpart. A [Lock] is the right to change one machine. A
+// There are only five types. A [Dir] is the state directory and its volatile counterpart, a [Layout] which options belong to it. A [Lock] is the right to change one machine. A
 // [Record] is what must survive power loss, a [Run] what dies with the host's present boot.
 //
 //	STATE_DIR/version              the number of the records' version; it also marks the directory as ours
+//	STATE_DIR/layout.json          which options belong to it
 //	STATE_DIR/names/NAME           symbolic link to ../machines/UID: the one place where a name stands
 //	STATE_DIR/machines/UID/        lock, record.json, started, exit.json, and the machine's own disk
 //	SOCKET_DIR/owner.json          whose the directory is: the state directory's path

@@ -31,7 +31,7 @@ func (d *Dir) Create(ctx context.Context, uid string) (*Lock, error) {
 	}
 	l, err := d.Lock(ctx, uid)
 	if err != nil {
-		return nil, errors.Join(err, os.Remove(d.Machine(uid)))
+		return nil, errors.Join(err, os.RemoveAll(d.Machine(uid)))
 	}
 	return l, nil
 }
@@ -44,6 +44,11 @@ func (d *Dir) Lock(ctx context.Context, uid string) (*Lock, error) {
 	file, err := flock.Lock(ctx, filepath.Join(d.Machine(uid), "lock"))
 	if errors.Is(err, os.ErrNotExist) {
 		err = fmt.Errorf("%s: %w", uid, microvm.ErrNotFound)
+	}
+	if err == nil {
+		if err = d.stillFits(); err != nil {
+			file.Close()
+		}
 	}
 	if err != nil {
 		d.mutexes.unlock(uid)

@@ -104,7 +104,7 @@ func TestLockIsOnes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := Open(d.root, d.sockets) // as another process would
+	other, err := Open(d.root, d.layout) // as another process would
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +143,7 @@ func TestInterruptedRemovalIsFinished(t *testing.T) {
 	if uids, err := d.UIDs(); err != nil || len(uids) > 0 {
 		t.Errorf("machines %q, %v", uids, err)
 	}
-	if _, err := Open(d.root, d.sockets); err != nil {
+	if _, err := Open(d.root, d.layout); err != nil {
 		t.Fatal(err)
 	}
 	if entries, err := os.ReadDir(filepath.Join(d.root, "machines")); err != nil || len(entries) > 0 {

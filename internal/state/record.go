@@ -6,9 +6,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/unix"
 	"github.com/tangle-network/microvm-runtime/internal/vmm"
 )
 
@@ -32,10 +34,13 @@ type Record struct {
 	Files Files `json:"files"`
 	// Agent says that the guest agent boots the machine.
 	Agent bool `json:"agent"`
-	// Jailed says that the VMM runs in a jail, as the user of Slot.
+	// Jailed says that the VMM runs in a jail.
 	Jailed bool `json:"jailed"`
 	// Slot is the number of the lease; meaningful when Jailed.
 	Slot int `json:"slot"`
+	// JailUID and JailGID are whom the VMM runs as in its jail. 0 in records of before they were kept: Slot tells them then.
+	JailUID int `json:"jail_uid,omitempty"`
+	JailGID int `json:"jail_gid,omitempty"`
 }
 
 // Files are the shared, read-only files that a machine boots from. Empty where it has none.
@@ -125,6 +130,8 @@ func (d *Dir) commitFile(uid string) string { return filepath.Join(d.Volatile(ui
 func (d *Dir) runFile(uid string) string { return filepath.Join(d.Volatile(uid), "run.json") }
 
 // Begun says whether the machine was ever started, and when last.
+//
+// The file's time is when, its text the boot id: to write that over itself costs no flush.
 func (d *Dir) Begun(uid string) (time.Time, bool) {
 	info, err := os.Lstat(filepath.Join(d.Machine(uid), "started"))
 	if err != nil {
@@ -133,13 +140,31 @@ func (d *Dir) Begun(uid string) (time.Time, bool) {
 	return info.ModTime(), true
 }
 
+// BegunNow says whether the last run began in the host's present boot.
+func (d *Dir) BegunNow(uid string) (bool, error) {
+	path := filepath.Join(d.Machine(uid), "started")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return false, ignoreMissing(err)
+	}
+	if boot := strings.TrimSpace(string(text)); boot != "" {
+		return boot == d.bootID, nil
+	}
+	booted, err := unix.BootTime() // older programs kept the time only
+	begun, _ := d.Begun(uid)
+	return begun.After(booted), err
+}
+
 // Begin notes when a run began: it survives this process, and so does that no end of it is known.
 func (l *Lock) Begin(when time.Time) error {
-	f, err := os.OpenFile(l.startedFile(), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(l.startedFile(), os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Close(), os.Chtimes(l.startedFile(), when, when), ignoreMissing(os.Remove(l.exitFile())))
+	if _, err = f.WriteAt([]byte(l.dir.bootID+"\n"), 0); err != nil { // without a byte of space the time has to do
+		err = f.Truncate(0)
+	}
+	return errors.Join(err, f.Close(), os.Chtimes(l.startedFile(), when, when), ignoreMissing(os.Remove(l.exitFile())))
 }
 
 // Unbegin takes Begin back: the machine had last been started at the time before, and ended so. Zero and nil when it never was.

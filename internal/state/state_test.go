@@ -20,7 +20,7 @@ import (
 func newDir(t *testing.T) *Dir {
 	t.Helper()
 	root := t.TempDir()
-	d, err := Open(filepath.Join(root, "state"), filepath.Join(root, "run"))
+	d, err := Open(filepath.Join(root, "state"), Layout{SocketDir: filepath.Join(root, "run")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,14 +178,14 @@ func content(path string) string {
 func TestNewerDirectory(t *testing.T) {
 	root := t.TempDir()
 	dir, sockets := filepath.Join(root, "state"), filepath.Join(root, "run")
-	if _, err := Open(dir, sockets); err != nil {
+	if _, err := Open(dir, Layout{SocketDir: sockets}); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(os.RemoveAll(sockets), os.RemoveAll(filepath.Join(dir, "machines")), os.WriteFile(filepath.Join(dir, "version"), []byte("2\n"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	before := tree(t, root)
-	if _, err := Open(dir, sockets); !errors.Is(err, microvm.ErrIncompatible) || !strings.Contains(err.Error(), "version 2") {
+	if _, err := Open(dir, Layout{SocketDir: sockets}); !errors.Is(err, microvm.ErrIncompatible) || !strings.Contains(err.Error(), "version 2") {
 		t.Errorf("open: %v", err)
 	}
 	if after := tree(t, root); !reflect.DeepEqual(before, after) {
@@ -220,7 +220,7 @@ func TestOpenRefusesDirectories(t *testing.T) {
 			if err := spoil(filepath.Join(root, which)); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := Open(filepath.Join(root, "state"), filepath.Join(root, "run")); !errors.Is(err, microvm.ErrInvalid) {
+			if _, err := Open(filepath.Join(root, "state"), Layout{SocketDir: filepath.Join(root, "run")}); !errors.Is(err, microvm.ErrInvalid) {
 				t.Errorf("%s, %s: %v, want ErrInvalid", which, name, err)
 			}
 		}
@@ -249,5 +249,43 @@ func TestFilesAreOurs(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestBegunNow: a run of this boot is told from one of another, also where an older program kept its time only.
+func TestBegunNow(t *testing.T) {
+	d := newDir(t)
+	lock := newMachine(t, d, "one")
+	path := filepath.Join(d.Machine(lock.UID()), "started")
+	now := func(want bool, what string) {
+		t.Helper()
+		if got, err := d.BegunNow(lock.UID()); err != nil || got != want {
+			t.Errorf("%s: %t, %v", what, got, err)
+		}
+	}
+	now(false, "never")
+	if err := lock.Begin(time.Now().Add(-100 * 24 * time.Hour)); err != nil { // whatever its time: the clock may have been set
+		t.Fatal(err)
+	}
+	now(true, "this boot")
+	another := *d
+	another.bootID = strings.Repeat("0", len(d.bootID))
+	if err := (&Lock{dir: &another, uid: lock.UID()}).Begin(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	now(false, "another boot")
+	for when, want := range map[time.Time]bool{time.Now(): true, time.Now().Add(-100 * 365 * 24 * time.Hour): false} {
+		if err := errors.Join(os.Truncate(path, 0), os.Chtimes(path, when, when)); err != nil {
+			t.Fatal(err)
+		}
+		now(want, "begun at "+when.String())
+	}
+	when := time.Now().Add(-time.Hour).Round(0)
+	if err := lock.Begin(when); err != nil {
+		t.Fatal(err)
+	}
+	now(true, "this boot again")
+	if begun, ok := d.Begun(lock.UID()); !ok || !begun.Equal(when) {
+		t.Errorf("begun %v, %t; want %v", begun, ok, when)
 	}
 }

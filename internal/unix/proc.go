@@ -4,10 +4,13 @@ package unix
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +19,34 @@ import (
 func BootID() (string, error) {
 	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(text)), err
+}
+
+// BootTime returns when the host was booted, as its present clock sees it: btime of /proc/stat (proc_stat(5)).
+func BootTime() (time.Time, error) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return time.Time{}, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if seconds, ok := strings.CutPrefix(line, "btime "); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(seconds), 10, 64)
+			return time.Unix(n, 0), err
+		}
+	}
+	return time.Time{}, errors.New("/proc/stat: no btime")
+}
+
+// hostPIDNamespace is the inode of the first PID namespace (PROC_PID_INIT_INO of the kernel's include/linux/proc_ns.h).
+const hostPIDNamespace = 0xeffffffc
+
+// PIDNamespace returns the inode of this process's PID namespace (namespaces(7)), and whether it is the host's own, in which every process is seen.
+func PIDNamespace() (inode uint64, host bool, err error) {
+	info, err := os.Stat("/proc/self/ns/pid")
+	if err != nil {
+		return 0, false, err
+	}
+	inode = info.Sys().(*syscall.Stat_t).Ino
+	return inode, inode == hostPIDNamespace, nil
 }
 
 // StartTime returns when a process started, in clock ticks since boot: field 22 of /proc/PID/stat (proc_pid_stat(5)).

@@ -23,8 +23,12 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
 
-// ErrGone is returned when no process fits an identity any more.
-var ErrGone = errors.New("the process is gone")
+var (
+	// ErrGone is returned when no process fits an identity any more.
+	ErrGone = errors.New("the process is gone")
+	// ErrForeign is returned for an identity of another PID namespace: its process can't be seen from here, so nothing is known of it.
+	ErrForeign = errors.New("the process is another PID namespace's")
+)
 
 // Identity tells one process from all others, also from later ones with the same pid.
 type Identity struct {
@@ -32,6 +36,8 @@ type Identity struct {
 	StartTime uint64 `json:"start_time"` // Clock ticks since boot: field 22 of /proc/PID/stat.
 	BootID    string `json:"boot_id"`
 	Cgroup    string `json:"cgroup,omitempty"` // Path of the v2 leaf from the hierarchy's root. Empty where it has none.
+	// PIDNamespace is the inode of the PID namespace in which PID means the process. 0 in identities of before it was kept.
+	PIDNamespace uint64 `json:"pid_namespace,omitempty"`
 }
 
 // Self returns the identity of this process, which is in no leaf of ours.
@@ -46,7 +52,51 @@ func identify(pid int, cgroup string) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	return Identity{PID: pid, StartTime: start, BootID: boot, Cgroup: cgroup}, nil
+	namespace, _, err := unix.PIDNamespace()
+	if err != nil {
+		return Identity{}, err
+	}
+	return Identity{PID: pid, StartTime: start, BootID: boot, Cgroup: cgroup, PIDNamespace: namespace}, nil
+}
+
+// SeesAll says whether this process sees all processes of the host.
+func SeesAll() bool {
+	_, host, err := unix.PIDNamespace()
+	return host && err == nil
+}
+
+// open returns a pidfd of the process of the identity, which may have ended.
+func (i Identity) open() (pidfd int, err error) {
+	if err := i.local(); err != nil {
+		return -1, err
+	}
+	pidfd, err = unix.PidfdOpen(i.PID)
+	if errors.Is(err, syscall.ESRCH) || errors.Is(err, syscall.EINVAL) {
+		return -1, ErrGone
+	}
+	if err != nil {
+		return -1, err
+	}
+	if err := i.verify(); err != nil {
+		return -1, errors.Join(err, syscall.Close(pidfd))
+	}
+	return pidfd, nil
+}
+
+// local says whether the identity's number means something here.
+func (i Identity) local() error {
+	boot, err := unix.BootID()
+	if err != nil {
+		return err
+	}
+	if boot != i.BootID {
+		return fmt.Errorf("%w: the host was booted since", ErrGone)
+	}
+	namespace, _, err := unix.PIDNamespace()
+	if err == nil && i.PIDNamespace != 0 && i.PIDNamespace != namespace {
+		err = fmt.Errorf("%w: it is process %d of namespace %d, this one is in %d", ErrForeign, i.PID, i.PIDNamespace, namespace)
+	}
+	return err
 }
 
 // verify says whether the process that has the identity's pid now is the one. It is called with a pidfd open, so the pid can't change hands meanwhile.
@@ -57,6 +107,9 @@ func (i Identity) verify() error {
 	}
 	if err != nil {
 		return err
+	}
+	if i.PIDNamespace == 0 {
+		now.PIDNamespace = 0
 	}
 	if now != i {
 		return fmt.Errorf("%w: process %d is another one now", ErrGone, i.PID)

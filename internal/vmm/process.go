@@ -35,17 +35,10 @@ type Process struct {
 	closed bool
 }
 
-// Open adopts the process of an identity, or answers ErrGone.
+// Open adopts the process of an identity, or answers ErrGone or ErrForeign.
 func Open(identity Identity) (*Process, error) {
-	fd, err := unix.PidfdOpen(identity.PID)
-	if errors.Is(err, syscall.ESRCH) || errors.Is(err, syscall.EINVAL) {
-		return nil, ErrGone
-	}
+	fd, err := identity.open()
 	if err != nil {
-		return nil, err
-	}
-	if err := identity.verify(); err != nil {
-		syscall.Close(fd)
 		return nil, err
 	}
 	p, err := newProcess(identity, fd, false)
@@ -58,16 +51,22 @@ func Open(identity Identity) (*Process, error) {
 	return p, nil
 }
 
-// Runs says whether the process of an identity runs now. One that has ended and is not reaped does not. It says yes where that can't be found out.
-func Runs(identity Identity) bool {
-	fd, err := unix.PidfdOpen(identity.PID)
+// Find returns nil for the identity of a process that runs now, ErrGone for one that has ended, also when it is not reaped, and else why that can't be told.
+func Find(identity Identity) error {
+	fd, err := identity.open()
 	if err != nil {
-		return !errors.Is(err, syscall.ESRCH) && !errors.Is(err, syscall.EINVAL)
+		return err
 	}
 	defer syscall.Close(fd)
 	ended, err := unix.PidfdEnded(fd)
-	return !errors.Is(identity.verify(), ErrGone) && (!ended || err != nil)
+	if ended && err == nil {
+		return ErrGone
+	}
+	return err
 }
+
+// Runs says whether the process of an identity runs now. It says yes where that can't be told.
+func Runs(identity Identity) bool { return !errors.Is(Find(identity), ErrGone) }
 
 // newProcess takes the pidfd over.
 func newProcess(identity Identity, pidfd int, child bool) (*Process, error) {

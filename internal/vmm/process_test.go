@@ -83,6 +83,19 @@ func TestOpenTakesNoOtherProcess(t *testing.T) {
 			t.Errorf("%s: %v, want ErrGone", name, err)
 		}
 	}
+	foreign, old := good, good
+	foreign.PIDNamespace++
+	old.PIDNamespace = 0 // from before it was kept
+	if _, err := Open(foreign); !errors.Is(err, ErrForeign) || errors.Is(err, ErrGone) || !Runs(foreign) {
+		t.Errorf("another namespace's: %v, want ErrForeign, and that nothing is known", err)
+	}
+	foreign.BootID = "another"
+	if _, err := Open(foreign); !errors.Is(err, ErrGone) || Runs(foreign) {
+		t.Errorf("another namespace's of another boot: %v, want ErrGone", err)
+	}
+	if err := Find(old); err != nil {
+		t.Errorf("an identity of before: %v", err)
+	}
 	adopted, err := Open(good)
 	if err != nil {
 		t.Fatal(err)

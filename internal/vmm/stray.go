@@ -17,16 +17,22 @@ import (
 // EndStrays kills the processes whose command line has option and value, such as --id and a machine's uid, one after the other, and waits for their end. It is for a
 // process whose identity nobody wrote down and that is in no leaf: its starter was killed at that moment.
 func EndStrays(option, value string) error {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return err
-	}
-	for _, entry := range entries {
-		if pid, notPID := strconv.Atoi(entry.Name()); notPID == nil && has(pid, option, value) {
-			err = errors.Join(err, endStray(pid, option, value))
-		}
+	pids, err := Strays(option, value)
+	for _, pid := range pids {
+		err = errors.Join(err, endStray(pid, option, value))
 	}
 	return err
+}
+
+// Strays returns the processes whose command line has option and value, as far as they are seen from this process's PID namespace.
+func Strays(option, value string) (pids []int, err error) {
+	entries, err := os.ReadDir("/proc")
+	for _, entry := range entries {
+		if pid, notPID := strconv.Atoi(entry.Name()); notPID == nil && has(pid, option, value) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, err
 }
 
 func has(pid int, option, value string) bool {
