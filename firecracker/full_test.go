@@ -67,7 +67,7 @@ func fullRig(t *testing.T, bare bool, which func(*Options) *string) (r *rig, fil
 		}
 	})
 	base.Kernel = kernelOf(t, tinyguest.Program{Text: marker + "\n"})
-	r = &rig{t: t, options: base}
+	r = &rig{t: t, options: base, spec: tiny}
 	r.reopen()
 	t.Cleanup(func() { r.runtime.Close() })
 	return r, fill, free
