@@ -6,7 +6,8 @@
 //
 // # Caveats
 //
-// What can be tried is tried, such as making a VM with KVM; the rest is read. Nothing is changed.
+// What can be tried is tried, such as making a VM, a TAP device, or a process in a cgroup of its own; the rest is read. What was made for that is gone when Run returns, and
+// nothing else is changed, but that the kernel loads a module that it is asked for.
 package doctor
 
 import (
@@ -55,18 +56,23 @@ type Options struct {
 }
 
 // Run makes all checks. It ends early, with what it has, when ctx ends.
-func Run(ctx context.Context, o Options) Report {
+func Run(ctx context.Context, o Options) Report { return run(ctx, thisHost(), o) }
+
+func run(ctx context.Context, h host, o Options) Report {
 	driver := o.Driver.Defaults()
 	var report Report
-	for _, check := range []func(firecracker.Options) []Finding{
-		checkKernel, checkPrivileges, checkKVM, checkBinaries, checkCgroups, checkDevices, checkDirectories, checkSpace, checkLimits,
-	} {
+	for _, check := range checks {
 		if ctx.Err() != nil {
 			return report
 		}
-		report = append(report, check(driver)...)
+		report = append(report, check(ctx, h, driver)...)
 	}
 	return report
+}
+
+// checks are what is looked at, in order.
+var checks = []func(context.Context, host, firecracker.Options) []Finding{
+	checkLinux, checkPrivileges, checkKVM, checkBinaries, checkCgroups, checkDevices, checkKernel, checkAgent, checkImage, checkPrograms, checkDirectories, checkSpace, checkLimits,
 }
 
 func ok(check, evidence string) Finding {

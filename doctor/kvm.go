@@ -3,12 +3,12 @@
 package doctor
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
 
 	"github.com/tangle-network/microvm-runtime/firecracker"
-	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
 
 // KVM says what the host's KVM is, by what carries it and by a real attempt.
@@ -22,15 +22,17 @@ type KVM struct {
 func (k KVM) RunsLinux() bool { return k.Err == nil && k.Kind != "pvm" && k.Hardware }
 
 // ProbeKVM looks at /sys/module and the CPU's flags, and makes a VM.
-func ProbeKVM() KVM {
+func ProbeKVM() KVM { return probeKVM(thisHost()) }
+
+func probeKVM(h host) KVM {
 	var k KVM
 	for _, module := range []struct{ name, kind string }{{"kvm_pvm", "pvm"}, {"kvm_intel", "intel"}, {"kvm_amd", "amd"}} {
-		if _, err := os.Stat("/sys/module/" + module.name); err == nil {
+		if _, err := os.Stat(h.path("/sys/module/" + module.name)); err == nil {
 			k.Kind = module.kind
 			break
 		}
 	}
-	cpu, _ := os.ReadFile("/proc/cpuinfo")
+	cpu, _ := os.ReadFile(h.path("/proc/cpuinfo"))
 	for line := range strings.Lines(string(cpu)) {
 		if strings.HasPrefix(line, "flags") {
 			k.Hardware = strings.Contains(line, " vmx") || strings.Contains(line, " svm")
@@ -41,12 +43,12 @@ func ProbeKVM() KVM {
 			break
 		}
 	}
-	k.Err = unix.ProbeKVM()
+	k.Err = h.makeVM()
 	return k
 }
 
-func checkKVM(firecracker.Options) []Finding {
-	k := ProbeKVM()
+func checkKVM(_ context.Context, h host, _ firecracker.Options) []Finding {
+	k := probeKVM(h)
 	evidence := fmt.Sprintf("kind %q, CPU virtualises: %v", k.Kind, k.Hardware)
 	switch {
 	case k.Err != nil:

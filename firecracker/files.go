@@ -59,20 +59,15 @@ func (d *driver) grown(ctx context.Context, stored string, sizeMiB int) (string,
 	return file.Path, nil
 }
 
-// agentPlaces are where the agent is looked for.
-func (d *driver) agentPlaces() []string {
-	if d.options.Agent != "" {
-		return []string{d.options.Agent}
+// FindAgent returns the path of the guest agent's binary: Agent, or where else it is looked for. microvm.ErrInvalid when there is none.
+func (o Options) FindAgent() (string, error) {
+	places := []string{o.Agent}
+	if o.Agent == "" {
+		places = []string{"/usr/local/lib/microvm/agent"}
+		if self, err := os.Executable(); err == nil {
+			places = append([]string{filepath.Join(filepath.Dir(self), "microvm-agent")}, places...)
+		}
 	}
-	places := []string{"/usr/local/lib/microvm/agent"}
-	if self, err := os.Executable(); err == nil {
-		places = append([]string{filepath.Join(filepath.Dir(self), "microvm-agent")}, places...)
-	}
-	return places
-}
-
-func (d *driver) findAgent() (string, error) {
-	places := d.agentPlaces()
 	for _, place := range places {
 		if info, err := os.Stat(place); err == nil && info.Mode().IsRegular() {
 			return place, nil

@@ -18,7 +18,7 @@ var guestModules = []string{"virtio_mmio", "virtio_blk", "virtio_net", "vmw_vsoc
 
 // initramfs returns the initial RAM file system of the agent for a kernel, which is made once. The kernel is the store's copy of the one at path.
 func (d *driver) initramfs(ctx context.Context, stored, path string) (string, error) {
-	agent, err := d.findAgent()
+	agent, err := d.options.FindAgent()
 	if err != nil {
 		return "", err
 	}
@@ -26,7 +26,7 @@ func (d *driver) initramfs(ctx context.Context, stored, path string) (string, er
 	if err != nil {
 		return "", fmt.Errorf("Options.Agent: %w", err)
 	}
-	place := d.modulesPlace(path)
+	place := d.options.modulesPlace(path)
 	file, err := d.store.Make(ctx, fmt.Sprintf("initramfs\x00%s\x00%s\x00%v", filepath.Base(stored), binary.Key, place), func(temp string) error {
 		modules, err := place.modules(stored)
 		if err != nil {
@@ -56,11 +56,19 @@ type modulesPlace struct {
 }
 
 // modulesPlace returns the place of the modules for a kernel. Options.Modules are those of Options.Kernel alone.
-func (d *driver) modulesPlace(path string) modulesPlace {
-	if path == d.options.Kernel {
-		return modulesPlace{path, d.options.Modules}
+func (o Options) modulesPlace(path string) modulesPlace {
+	if path == o.Kernel {
+		return modulesPlace{path, o.Modules}
 	}
 	return modulesPlace{path, ""}
+}
+
+// CheckKernel says whether Kernel has the modules that the agent needs, and of which release it is. microvm.ErrInvalid where they are missing, or of another kernel.
+func (o Options) CheckKernel() (release string, err error) {
+	if _, err := o.modulesPlace(o.Kernel).modules(o.Kernel); err != nil {
+		return "", err
+	}
+	return kernel.Release(o.Kernel)
 }
 
 // modules returns what the agent needs. That a module is of another kernel would show only at boot, so the kernel itself is asked for its release.

@@ -119,7 +119,7 @@ func TestEmptyExt4(t *testing.T) {
 
 // TestGrowExt4: it is as large as asked for, sound, and as sparse as before. What can't be grown is left as it is.
 func TestGrowExt4(t *testing.T) {
-	if _, err := find("resize2fs"); err != nil {
+	if _, err := Find("resize2fs"); err != nil {
 		t.Log(err)
 		return
 	}

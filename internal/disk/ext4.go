@@ -16,7 +16,7 @@ import (
 
 // EmptyExt4 makes path an empty ext4 of so many MiB, sparse, with mke2fs. It is for preparing: machines get clones of it.
 func EmptyExt4(path string, sizeMiB int) error {
-	mke2fs, err := find("mke2fs")
+	mke2fs, err := Find("mke2fs")
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func GrowExt4(ctx context.Context, path string, sizeMiB int) error {
 
 // run runs a program of e2fsprogs, which may end with a status up to most.
 func run(ctx context.Context, most int, name string, args ...string) error {
-	program, err := find(name)
+	program, err := Find(name)
 	if err != nil {
 		return err
 	}
@@ -105,8 +105,8 @@ func run(ctx context.Context, most int, name string, args ...string) error {
 	return nil
 }
 
-// find looks for a program where administrators' programs are, which is not on everybody's PATH.
-func find(name string) (string, error) {
+// Find looks for a program where administrators' programs are, which is not on everybody's PATH.
+func Find(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
 	}
