@@ -1,55 +1,17 @@
-// Command swagger reads Firecracker's API at the tags of releases out of a clone of its repository, and prints it as JSON: for each release its commit, the routes, and the
-// fields of what goes over the wire.
+// Command swagger reads Firecracker's API at the tags of releases out of a clone of its repository, and writes it as JSON: for each release its commit, the routes, and the
+// fields of what goes over the wire. Beside it go the sums of what it was made of, by which it can be checked without a clone.
 //
-//	go run ./swagger CLONE v1.7.0 v1.12.1 … > ../internal/testing/fakevmm/versions.json
+//	go run ./swagger write ../internal/testing/fakevmm/versions.json CLONE v1.7.0 v1.12.1 …
+//	go run ./swagger check ../internal/testing/fakevmm/versions.json [CLONE]
 package main
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"slices"
+	"path/filepath"
 	"strings"
-
-	"gopkg.in/yaml.v3"
 )
-
-type document struct {
-	Paths       map[string]map[string]operation `yaml:"paths"`
-	Definitions map[string]schema               `yaml:"definitions"`
-}
-
-type operation struct {
-	Parameters []struct {
-		In     string `yaml:"in"`
-		Schema schema `yaml:"schema"`
-	} `yaml:"parameters"`
-	Responses map[string]struct {
-		Schema schema `yaml:"schema"`
-	} `yaml:"responses"`
-}
-
-type schema struct {
-	Ref        string            `yaml:"$ref"`
-	Type       string            `yaml:"type"`
-	Required   []string          `yaml:"required"`
-	Properties map[string]schema `yaml:"properties"`
-	Items      *schema           `yaml:"items"`
-}
-
-// release is what is kept of one.
-type release struct {
-	Version string              `json:"version"`
-	Commit  string              `json:"commit"`
-	Routes  map[string]route    `json:"routes"` // By "PUT /drives/{drive_id}".
-	Types   map[string][]string `json:"types"`  // Fields by name of the type; the required ones end in "*", the type of an object follows a colon.
-}
-
-type route struct {
-	Body   string `json:"body,omitempty"`
-	Answer string `json:"answer,omitempty"`
-}
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -59,85 +21,32 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) < 2 {
-		return fmt.Errorf("usage: swagger CLONE TAG…")
-	}
-	var releases []release
-	for _, tag := range args[1:] {
-		r, err := read(args[0], tag)
+	switch {
+	case len(args) > 3 && args[0] == "write":
+		output, sum, err := generate(args[2], args[3:])
 		if err != nil {
-			return fmt.Errorf("%s: %w", tag, err)
+			return err
 		}
-		releases = append(releases, r)
+		return errors.Join(os.WriteFile(args[1], output, 0o644), os.WriteFile(sumsOf(args[1]), sum, 0o644))
+	case (len(args) == 2 || len(args) == 3) && args[0] == "check":
+		output, err1 := os.ReadFile(args[1])
+		sum, err2 := os.ReadFile(sumsOf(args[1]))
+		err := errors.Join(err1, err2)
+		if err == nil {
+			err = check(output, sum)
+		}
+		if err == nil && len(args) == 3 {
+			err = checkWith(args[2], output, sum)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w (make it again: swagger write)", args[1], err)
+		}
+		return nil
 	}
-	text, err := json.MarshalIndent(releases, "", " ")
-	fmt.Println(string(text))
-	return err
+	return errors.New("usage: swagger write FILE CLONE TAG… | swagger check FILE [CLONE]")
 }
 
-func read(clone, tag string) (release, error) {
-	r := release{Version: strings.TrimPrefix(tag, "v"), Routes: map[string]route{}, Types: map[string][]string{}}
-	commit, err := git(clone, "rev-parse", tag+"^{commit}")
-	if err != nil {
-		return r, err
-	}
-	r.Commit = strings.TrimSpace(string(commit))
-	text, err := git(clone, "show", tag+":src/firecracker/swagger/firecracker.yaml")
-	if err != nil {
-		return r, err
-	}
-	var d document
-	if err := yaml.Unmarshal(text, &d); err != nil {
-		return r, err
-	}
-	for path, operations := range d.Paths {
-		for method, o := range operations {
-			r.Routes[strings.ToUpper(method)+" "+path] = o.route()
-		}
-	}
-	for name, s := range d.Definitions {
-		r.Types[name] = s.fields()
-	}
-	return r, nil
-}
-
-func (o operation) route() (r route) {
-	for _, p := range o.Parameters {
-		if p.In == "body" {
-			r.Body = last(p.Schema.Ref)
-		}
-	}
-	for status, response := range o.Responses {
-		if strings.HasPrefix(status, "2") {
-			r.Answer = last(response.Schema.Ref)
-		}
-	}
-	return r
-}
-
-func (s schema) fields() []string {
-	fields := []string{}
-	for name, property := range s.Properties {
-		field := name
-		for _, required := range s.Required {
-			if required == name {
-				field += "*"
-			}
-		}
-		if property.Items != nil {
-			property = *property.Items
-		}
-		if property.Ref != "" {
-			field += ":" + last(property.Ref)
-		}
-		fields = append(fields, field)
-	}
-	slices.Sort(fields)
-	return fields
-}
-
-func last(ref string) string { return ref[strings.LastIndexByte(ref, '/')+1:] }
-
-func git(clone string, args ...string) ([]byte, error) {
-	return exec.Command("git", append([]string{"-C", clone}, args...)...).Output()
+// sumsOf returns where the sums of an output are.
+func sumsOf(output string) string {
+	return strings.TrimSuffix(output, filepath.Ext(output)) + ".sums.json"
 }
