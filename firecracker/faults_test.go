@@ -232,9 +232,9 @@ func TestRealContextEndsAtEveryStep(t *testing.T) {
 			}
 			r.nothingLeft(before)
 		})
-		vm := r.create("one")
-		defer r.destroy(vm)
 		atEach(t, r, "start", func(r *rig, point string) {
+			vm := r.create("one")
+			defer r.destroy(vm)
 			info, made := r.info(vm), r.census()
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()

@@ -16,6 +16,7 @@ import (
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/firecracker/api"
 	"github.com/tangle-network/microvm-runtime/internal/state"
+	"github.com/tangle-network/microvm-runtime/internal/vmm"
 )
 
 const (
@@ -32,7 +33,8 @@ func (d *driver) client(record *state.Record) *api.Client {
 	return api.New(func(ctx context.Context) (net.Conn, error) { return p.dial(ctx, socketPath) })
 }
 
-// awaitVMM waits until the VMM answers that the machine runs, and checks that it runs with what was asked. That the VMM ends is found at once.
+// awaitVMM waits until the VMM answers that the machine runs, and checks that it runs with what was asked. That the VMM ends is found at once; a guest that ended itself before
+// anybody could ask has run.
 func (b *boot) awaitVMM(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, answerPatience)
 	defer cancel()
@@ -63,6 +65,9 @@ func (b *boot) notAnswered(ctx context.Context, err error) error {
 	select {
 	case <-b.process.Done():
 		status, _ := b.process.Wait(context.WithoutCancel(ctx)) // it has ended: this does not wait
+		if b.ran(status) {
+			return nil
+		}
 		b.unsaid = b.mute(status)
 		if status.Signal != 0 {
 			return fmt.Errorf("%w: its VMM ended by signal %d", microvm.ErrExited, status.Signal)
@@ -74,6 +79,11 @@ func (b *boot) notAnswered(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", cause, err)
 	}
 	return err
+}
+
+// ran says whether a VMM that has ended had started its guest, and the guest ended itself: it was only faster than we.
+func (b *boot) ran(status vmm.Status) bool {
+	return status.Known && status.Signal == 0 && status.Code == 0 && strings.Contains(b.driver.vmmLog(b.record), booted)
 }
 
 // cancelWhen calls cancel when done is closed, until stop.

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,8 @@ import (
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/testing/fakevmm"
+	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
+	"github.com/tangle-network/microvm-runtime/internal/testing/tinyguest"
 )
 
 // openFiles counts this process's descriptors of what part stands in the name of.
@@ -218,6 +221,43 @@ func TestPauseIsRefused(t *testing.T) {
 		}
 		if want := map[bool]microvm.State{false: microvm.StatePaused, true: microvm.StateRunning}[refused]; stateOfVM(t, vm) != want {
 			t.Errorf("on %s it is %s", version, stateOfVM(t, vm))
+		}
+	}
+}
+
+// TestRealGuestFasterThanStart: a guest that ended itself before anybody could ask its VMM has run; one that never began has not.
+func TestRealGuestFasterThanStart(t *testing.T) {
+	for after, want := range map[tinyguest.After]bool{tinyguest.Reset: true, tinyguest.Halt: false} {
+		r := newRig(t, ring.Real(t), false, tinyguest.Program{Text: marker + "\n", After: after})
+		vm := r.create("one")
+		r.setHook(func(point string) error {
+			if point == "start/vmm:before" {
+				w := r.driver.watched[vm.UID()]
+				if !want {
+					return w.process.Kill()
+				}
+				<-w.process.Done()
+			}
+			return nil
+		})
+		err := vm.Start(t.Context(), nil)
+		if !want {
+			if !errors.Is(err, microvm.ErrExited) {
+				t.Errorf("Start of one that was killed = %v", err)
+			}
+			continue
+		}
+		exit, waited := vm.Wait(t.Context())
+		if err != nil || waited != nil || exit.Reason != microvm.ReasonGuest {
+			t.Errorf("Start = %v, Wait = %+v, %v", err, exit, waited)
+		}
+		console, err := vm.Console(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(console)
+		if err := errors.Join(err, console.Close()); err != nil || string(text) != marker+"\n" {
+			t.Errorf("console %q, %v", text, err)
 		}
 	}
 }
