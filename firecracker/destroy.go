@@ -84,7 +84,7 @@ func (d *driver) canEnd(uid string) error {
 	if err != nil || run == nil || run.Process == nil { // which its end copes with
 		return nil
 	}
-	if err = d.alive(uid, run); errors.Is(err, vmm.ErrGone) {
+	if err = d.alive(uid, run); errors.Is(err, vmm.ErrGone) || errors.Is(err, vmm.ErrMoved) {
 		return nil
 	}
 	return reachable(err)
@@ -123,7 +123,7 @@ func (d *driver) endRun(lock *state.Lock, record *state.Record, name string) err
 	if !run.Committed {
 		return d.undoStart(lock, record, run)
 	}
-	process, err := d.find(record.UID, run)
+	process, err := d.findToEnd(record.UID, run)
 	if err == nil {
 		if err := d.intend(lock, run, microvm.ReasonForced); err != nil && !full(err) {
 			return err

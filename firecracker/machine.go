@@ -75,6 +75,9 @@ func (d *driver) findRun(lock *state.Lock, m *machine) (err error) {
 
 // reachable makes of a find's error that a VMM which may live can't be reached a caller's.
 func reachable(err error) error {
+	if errors.Is(err, vmm.ErrMoved) {
+		return fmt.Errorf("%w: %w (move it back, or destroy the machine)", microvm.ErrBusy, err)
+	}
 	if errors.Is(err, vmm.ErrForeign) {
 		return fmt.Errorf("%w: %w (work from where it was started, or from the host's own namespace)", microvm.ErrBusy, err)
 	}
@@ -98,7 +101,7 @@ func (d *driver) endUncommitted(uid string, run *state.Run) error {
 	if run.Process == nil {
 		return d.endStrays(uid)
 	}
-	process, err := d.find(uid, run)
+	process, err := d.findToEnd(uid, run)
 	if err == nil {
 		err = d.kill(uid, process)
 	}
@@ -120,7 +123,7 @@ func forced(run *state.Run) bool {
 	return run.Intent != nil && run.Intent.Reason == microvm.ReasonForced
 }
 
-// find returns the live VMM of a run, or vmm.ErrGone, or vmm.ErrForeign.
+// find returns the live VMM of a run, or vmm.ErrGone, vmm.ErrMoved or vmm.ErrForeign.
 func (d *driver) find(uid string, run *state.Run) (*vmm.Process, error) {
 	process, err := d.processOf(uid, run)
 	if err != nil {
@@ -132,6 +135,16 @@ func (d *driver) find(uid string, run *state.Run) (*vmm.Process, error) {
 	default:
 		return process, nil
 	}
+}
+
+// findToEnd is find for who wants the VMM's end, wherever it was moved to.
+func (d *driver) findToEnd(uid string, run *state.Run) (*vmm.Process, error) {
+	process, err := d.find(uid, run)
+	if !errors.Is(err, vmm.ErrMoved) {
+		return process, err
+	}
+	run.Process.Cgroup = ""
+	return d.find(uid, run)
 }
 
 // lookWide finds out more about a VMM of another PID namespace: from the host's own all processes are seen, also those of a namespace that is gone.

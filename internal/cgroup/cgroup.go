@@ -58,6 +58,16 @@ func Root() (string, error) {
 	return "", ErrUnsupported
 }
 
+// Holds says whether a process is in the cgroup of a path that begins with a slash, at the hierarchy's root.
+func Holds(path string, pid int) (bool, error) {
+	root, err := Root()
+	if err != nil {
+		return false, err
+	}
+	text, err := os.ReadFile(filepath.Join(root, path, "cgroup.procs"))
+	return contains(text, strconv.Itoa(pid)), err
+}
+
 // Open makes the slice where it is missing, and lets its leaves have the controllers that there are. Path begins with a slash, at the
 // hierarchy's root.
 func Open(path string) (*Slice, error) {

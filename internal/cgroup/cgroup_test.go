@@ -67,7 +67,7 @@ func TestHostLeafGroupsAndKills(t *testing.T) {
 	}
 	elsewhere := p.Identity()
 	elsewhere.Cgroup += "x"
-	if _, err := vmm.Open(elsewhere); !errors.Is(err, vmm.ErrGone) {
+	if _, err := vmm.Open(elsewhere); !errors.Is(err, vmm.ErrMoved) {
 		t.Errorf("adopted out of another leaf: %v", err)
 	}
 	if err := l.Kill(); err != nil {

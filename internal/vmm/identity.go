@@ -20,12 +20,15 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/tangle-network/microvm-runtime/internal/cgroup"
 	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
 
 var (
 	// ErrGone is returned when no process fits an identity any more.
 	ErrGone = errors.New("the process is gone")
+	// ErrMoved is returned for a process that lives in another cgroup than it was started in.
+	ErrMoved = errors.New("the process was moved to another cgroup")
 	// ErrForeign is returned for an identity of another PID namespace: its process can't be seen from here, so nothing is known of it.
 	ErrForeign = errors.New("the process is another PID namespace's")
 )
@@ -77,7 +80,7 @@ func (i Identity) open() (pidfd int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	if err := i.verify(); err != nil {
+	if err := i.verify(pidfd); err != nil {
 		return -1, errors.Join(err, syscall.Close(pidfd))
 	}
 	return pidfd, nil
@@ -99,8 +102,8 @@ func (i Identity) local() error {
 	return err
 }
 
-// verify says whether the process that has the identity's pid now is the one. It is called with a pidfd open, so the pid can't change hands meanwhile.
-func (i Identity) verify() error {
+// verify says whether the process that has the identity's pid now is the one. Its pidfd is open, so the pid can't change hands meanwhile. Only its number, start and boot say that it is not.
+func (i Identity) verify(pidfd int) error {
 	now, err := identify(i.PID, i.Cgroup)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
 		return ErrGone
@@ -114,18 +117,26 @@ func (i Identity) verify() error {
 	if now != i {
 		return fmt.Errorf("%w: process %d is another one now", ErrGone, i.PID)
 	}
+	return i.verifyCgroup(pidfd)
+}
+
+// verifyCgroup says whether the process is where it was put. One that is not is the one all the same: somebody has moved it.
+func (i Identity) verifyCgroup(pidfd int) error {
 	if i.Cgroup == "" {
 		return nil
 	}
-	cgroup, err := unix.CgroupV2(i.PID)
+	path, err := unix.CgroupV2(i.PID)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
 		return ErrGone
 	}
-	if err != nil {
+	if err != nil || path == i.Cgroup {
 		return err
 	}
-	if cgroup != i.Cgroup {
-		return fmt.Errorf("%w: process %d is in cgroup %s, not in %s", ErrGone, i.PID, cgroup, i.Cgroup)
+	if ended, err := unix.PidfdEnded(pidfd); ended || err != nil { // it is on its way out of everywhere
+		return err
 	}
-	return nil
+	if in, err := cgroup.Holds(i.Cgroup, i.PID); in && err == nil { // the leaf has another path where this process's cgroup namespace, or its mount, begins elsewhere
+		return nil
+	}
+	return fmt.Errorf("%w: process %d is in cgroup %s, not in %s", ErrMoved, i.PID, path, i.Cgroup)
 }

@@ -35,7 +35,7 @@ type Process struct {
 	closed bool
 }
 
-// Open adopts the process of an identity, or answers ErrGone or ErrForeign.
+// Open adopts the process of an identity, or answers ErrGone, ErrMoved or ErrForeign.
 func Open(identity Identity) (*Process, error) {
 	fd, err := identity.open()
 	if err != nil {
