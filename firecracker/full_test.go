@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -151,6 +152,65 @@ func TestRealStopOnFullDisk(t *testing.T) {
 			r.destroy(vm)
 		})
 	}
+}
+
+// TestRealListOfOneThatCantBeSettled: that the end of one machine can't be recorded is told there, and nobody else's list suffers; once it can be it is.
+func TestRealListOfOneThatCantBeSettled(t *testing.T) {
+	for _, tc := range []struct {
+		name       string
+		bare, full bool
+	}{{"full", true, true}, {"unwritable bare", true, false}, {"unwritable jailed", false, false}} { // a jail gives space back
+		t.Run(tc.name, func(t *testing.T) {
+			var r *rig
+			var block, unblock func()
+			if tc.full {
+				r, block, unblock = fullRig(t, tc.bare, stateDir)
+			} else {
+				r = newRig(t, ring.Real(t), tc.bare, tinyguest.Program{})
+			}
+			vm, other := r.create("one"), r.create("other")
+			r.start(vm)
+			r.start(other)
+			if !tc.full {
+				path := filepath.Join(r.driver.state.Machine(vm.UID()), "exit.json.new")
+				block = func() { os.Mkdir(path, 0o700) }
+				unblock = func() { os.Remove(path) }
+			}
+			block()
+			r.killWatched(vm)
+			for range 2 {
+				if info := r.listed(vm.UID()); info.State != microvm.StateStopped || info.PID != 0 || !strings.Contains(info.Problem, "can't be settled") {
+					t.Errorf("it has ended, and is %s, process %d: %s", info.State, info.PID, info.Problem)
+				}
+				if info := r.listed(other.UID()); info.State != microvm.StateRunning || info.Problem != "" {
+					t.Errorf("the other is %s: %s", info.State, info.Problem)
+				}
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if infos, err := r.runtime.List(ctx, nil); !errors.Is(err, context.Canceled) {
+				t.Errorf("list without a context: %v, %v", infos, err)
+			}
+			unblock()
+			if info := r.listed(vm.UID()); info.State != microvm.StateStopped || info.Problem != "" || info.Exit == nil || info.Exit.Reason != microvm.ReasonCrashed {
+				t.Errorf("with space it is %s, %+v: %s", info.State, info.Exit, info.Problem)
+			}
+			r.destroy(vm)
+			r.destroy(other)
+		})
+	}
+}
+
+// killWatched kills a machine's VMM that the rig's driver watches, and waits until that knows it.
+func (r *rig) killWatched(vm *microvm.VM) {
+	r.t.Helper()
+	r.driver.mu.Lock()
+	w := r.driver.watched[vm.UID()]
+	r.driver.mu.Unlock()
+	if err := w.process.Kill(); err != nil {
+		r.t.Fatal(err)
+	}
+	<-w.process.Done()
 }
 
 // TestRealNoDescriptors: a process without descriptors says so, leaves nothing, and harms no machine.

@@ -84,7 +84,8 @@ func (d *driver) List(ctx context.Context) ([]microvm.Info, error) {
 	return infos, nil
 }
 
-// info derives a machine's Info from its records. A run that has ended is settled on the way, if its lock is free.
+// info derives a machine's Info from its records. A run that has ended is settled on the way, if its lock is free; that it can't be is the machine's problem, and nobody else's. An error is
+// the context's, or says that the machine is gone.
 func (d *driver) info(ctx context.Context, uid, name string) (microvm.Info, error) {
 	info, ended, err := d.look(uid, name)
 	if err != nil || !ended {
@@ -93,14 +94,18 @@ func (d *driver) info(ctx context.Context, uid, name string) (microvm.Info, erro
 	d.yieldToStarter(ctx, uid)
 	patient, cancel := context.WithTimeout(ctx, reapPatience)
 	defer cancel()
-	if err := d.reap(patient, uid); err != nil && !errors.Is(err, microvm.ErrBusy) {
+	unsettled := d.reap(patient, uid)
+	if err := context.Cause(ctx); err != nil {
 		return info, err
 	}
 	settled, ended, err := d.look(uid, name)
-	if ended { // somebody holds the lock and is about to settle it
-		return info, nil
+	if !ended {
+		return settled, err
 	}
-	return settled, err
+	if !errors.Is(unsettled, context.DeadlineExceeded) && unsettled != nil { // else somebody holds the lock and is about to settle it
+		info.Problem = fmt.Sprintf("its run has ended and can't be settled: %v", unsettled)
+	}
+	return info, nil
 }
 
 // look reads a machine's records. It says whether the run in them has ended, or is to end whatever comes, without being settled.
