@@ -13,7 +13,7 @@ type Spec struct {
 	// MemoryMiB is the guest's memory in MiB, 1 to 1048576. Optional: the driver's default.
 	MemoryMiB int `json:"memory_mib,omitempty"`
 
-	// Kernel is the path of an uncompressed kernel: an ELF vmlinux on x86_64, an Image on arm64.
+	// Kernel is the absolute path of an uncompressed kernel, an ELF vmlinux on x86_64, an Image on arm64, or the name of one that the driver has: a text without a slash.
 	// Optional: the driver's default.
 	Kernel string `json:"kernel,omitempty"`
 	// Initrd is the path of an initial RAM file system. Optional: with Image, the driver's own, which has the agent;
@@ -26,7 +26,7 @@ type Spec struct {
 	// layer of its own over it. The guest agent boots it, whatever is in it. At most one of Image, Rootfs and
 	// Diskless is set; none of them asks for the driver's default.
 	Image string `json:"image,omitempty"`
-	// Rootfs is the path of a disk with an init of its own. The machine has no agent.
+	// Rootfs is the absolute path of a disk with an init of its own, or the name of a stack that the driver has: a text without a slash. The machine has no agent.
 	Rootfs string `json:"rootfs,omitempty"`
 	// RootfsWritable gives the machine a private, writable copy of Rootfs. Otherwise it is shared, read-only.
 	RootfsWritable bool `json:"rootfs_writable,omitempty"`

@@ -67,11 +67,14 @@ func (s *Spec) checkSize() *FieldError {
 }
 
 func (s *Spec) checkFiles() *FieldError {
-	for _, file := range []struct{ field, path string }{
-		{"Kernel", s.Kernel}, {"Initrd", s.Initrd}, {"Image", s.Image}, {"Rootfs", s.Rootfs},
-	} {
+	for _, file := range []struct{ field, path string }{{"Initrd", s.Initrd}, {"Image", s.Image}} {
 		if reason := badPath(file.path); file.path != "" && reason != "" {
 			return bad(file.field, file.path, reason)
+		}
+	}
+	for _, file := range []struct{ field, path string }{{"Kernel", s.Kernel}, {"Rootfs", s.Rootfs}} {
+		if reason := badPath(file.path); file.path != "" && reason != "" && ValidateName(file.path) != nil {
+			return bad(file.field, file.path, reason+", or a name: "+nameRule)
 		}
 	}
 	return nil

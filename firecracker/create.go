@@ -103,6 +103,9 @@ func (d *driver) resolve(ctx context.Context, spec microvm.Spec) (*state.Record,
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
+	if err := o.resolveNames(&spec); err != nil {
+		return nil, err
+	}
 	if err := checkGrowth(&spec); err != nil {
 		return nil, err
 	}

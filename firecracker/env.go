@@ -42,6 +42,7 @@ func FromEnv() (*microvm.Runtime, error) {
 //	MICROVM_KERNEL_MODULES          Modules
 //	MICROVM_IMAGE                   Image
 //	MICROVM_FIRECRACKER_ROOTFS      Rootfs       (or MICROVM_ROOTFS)
+//	MICROVM_ROOTFS_TEMPLATE_DIR     TemplateDir
 //	MICROVM_AGENT_BIN               Agent
 //	MICROVM_FIRECRACKER_VCPU        VCPUs        (or MICROVM_FIRECRACKER_VCPU_COUNT, MICROVM_VCPU)
 //	MICROVM_FIRECRACKER_MEM_MIB     MemoryMiB    (or MICROVM_MEM_MIB)
@@ -61,6 +62,7 @@ func OptionsFromEnv(lookup func(string) (string, bool)) (Options, error) {
 		Modules:     e.path("MICROVM_KERNEL_MODULES"),
 		Image:       e.path("MICROVM_IMAGE"),
 		Rootfs:      e.path("MICROVM_FIRECRACKER_ROOTFS", "MICROVM_ROOTFS"),
+		TemplateDir: e.path("MICROVM_ROOTFS_TEMPLATE_DIR"),
 		Agent:       e.path("MICROVM_AGENT_BIN"),
 		VCPUs:       e.number(1, maxVCPUs, "MICROVM_FIRECRACKER_VCPU", "MICROVM_FIRECRACKER_VCPU_COUNT", "MICROVM_VCPU"),
 		MemoryMiB:   e.number(1, maxMemoryMiB, "MICROVM_FIRECRACKER_MEM_MIB", "MICROVM_MEM_MIB"),

@@ -33,6 +33,7 @@ var variables = map[string]struct {
 	"MICROVM_IMAGE":                  {"/srv/debian.ext4", "debian:12", Options{Image: "/srv/debian.ext4"}},
 	"MICROVM_FIRECRACKER_ROOTFS":     {"/srv/root.ext4", "root.ext4", Options{Rootfs: "/srv/root.ext4"}},
 	"MICROVM_ROOTFS":                 {"/srv/root.ext4", "root.ext4", Options{Rootfs: "/srv/root.ext4"}},
+	"MICROVM_ROOTFS_TEMPLATE_DIR":    {"/srv/stacks", "stacks", Options{TemplateDir: "/srv/stacks"}},
 	"MICROVM_AGENT_BIN":              {"/opt/agent", "agent", Options{Agent: "/opt/agent"}},
 	"MICROVM_FIRECRACKER_VCPU":       {"4", "0", Options{VCPUs: 4}},
 	"MICROVM_FIRECRACKER_VCPU_COUNT": {"32", "33", Options{VCPUs: 32}},

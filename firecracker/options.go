@@ -25,6 +25,9 @@ type Options struct {
 	Rootfs  string // Spec.Rootfs's default where Image is empty. Optional: /var/lib/firecracker/rootfs/default.ext4.
 	Agent   string // The guest agent's binary. Optional: microvm-agent beside the executable, else /usr/local/lib/microvm/agent.
 
+	// TemplateDir has the stacks that a Spec.Rootfs without a slash names: TemplateDir/NAME/rootfs.ext4. Optional: /var/lib/microvm/rootfs-templates.
+	TemplateDir string
+
 	VCPUs     int // Spec.VCPUs' default. Optional: 1.
 	MemoryMiB int // Spec.MemoryMiB's default, in MiB. Optional: 256.
 	LayerMiB  int // Spec.LayerMiB's default, in MiB. Optional: 1024.
@@ -56,6 +59,7 @@ const (
 	defaultSocketDir = "/var/run/microvm/sockets"
 	defaultKernel    = "/var/lib/firecracker/vmlinux"
 	defaultRootfs    = "/var/lib/firecracker/rootfs/default.ext4"
+	defaultTemplates = "/var/lib/microvm/rootfs-templates"
 	defaultSlice     = "/microvm.slice"
 	defaultFirstUID  = 64000
 	defaultUIDCount  = 10000
@@ -78,6 +82,7 @@ func (o Options) Defaults() Options {
 	if o.Image == "" {
 		setDefault(&o.Rootfs, defaultRootfs)
 	}
+	setDefault(&o.TemplateDir, defaultTemplates)
 	setDefault(&o.Slice, defaultSlice)
 	setDefault(&o.VCPUs, 1)
 	setDefault(&o.MemoryMiB, 256)
@@ -100,7 +105,7 @@ func setDefault[T comparable](field *T, value T) {
 func (o *Options) check() error {
 	for _, path := range []struct{ field, value string }{
 		{"Firecracker", o.Firecracker}, {"Jailer", o.Jailer}, {"StateDir", o.StateDir}, {"SocketDir", o.SocketDir},
-		{"JailDir", o.JailDir}, {"Kernel", o.Kernel}, {"Modules", o.Modules}, {"Image", o.Image}, {"Rootfs", o.Rootfs},
+		{"JailDir", o.JailDir}, {"Kernel", o.Kernel}, {"Modules", o.Modules}, {"Image", o.Image}, {"Rootfs", o.Rootfs}, {"TemplateDir", o.TemplateDir},
 		{"Agent", o.Agent}, {"Slice", o.Slice},
 	} {
 		if path.value != "" && (!filepath.IsAbs(path.value) || filepath.Clean(path.value) != path.value) {

@@ -14,7 +14,7 @@ var badSpecs = map[string][]badSpec{
 	"VCPUs":     {{microvm.Spec{VCPUs: -1}, "1 to 32"}, {microvm.Spec{VCPUs: 33}, "1 to 32"}},
 	"MemoryMiB": {{microvm.Spec{MemoryMiB: -1}, "1 to 1048576"}, {microvm.Spec{MemoryMiB: 1<<20 + 1}, "1 to 1048576"}},
 	"Kernel": {
-		{microvm.Spec{Kernel: "relative"}, "absolute path"}, {microvm.Spec{Kernel: "/a\x00b"}, "NUL"},
+		{microvm.Spec{Kernel: "./relative"}, "absolute path"}, {microvm.Spec{Kernel: ".hidden"}, "or a name"}, {microvm.Spec{Kernel: "a b"}, "or a name"}, {microvm.Spec{Kernel: "/a\x00b"}, "NUL"},
 		{microvm.Spec{Kernel: "/" + strings.Repeat("k", 4096)}, "at most 4095 bytes"},
 	},
 	"Initrd": {{microvm.Spec{Initrd: "relative"}, "absolute path"}, {microvm.Spec{Initrd: "/a\x00"}, "NUL"}},
@@ -23,7 +23,7 @@ var badSpecs = map[string][]badSpec{
 		{microvm.Spec{KernelArgs: "ä"}, "printable ASCII"},
 	},
 	"Image":          {{microvm.Spec{Image: "relative"}, "absolute path"}, {microvm.Spec{Image: "/a\x00"}, "NUL"}},
-	"Rootfs":         {{microvm.Spec{Rootfs: "relative"}, "absolute path"}, {microvm.Spec{Rootfs: "/a", Image: "/b"}, "together with Image"}},
+	"Rootfs":         {{microvm.Spec{Rootfs: "a/relative"}, "absolute path"}, {microvm.Spec{Rootfs: ".."}, "or a name"}, {microvm.Spec{Rootfs: strings.Repeat("n", 65)}, "or a name"}, {microvm.Spec{Rootfs: "/a", Image: "/b"}, "together with Image"}},
 	"RootfsWritable": {{microvm.Spec{RootfsWritable: true}, "needs Rootfs"}},
 	"RootfsMiB": {
 		{microvm.Spec{RootfsMiB: -1, Rootfs: "/a", RootfsWritable: true}, "1 to 16777216"}, {microvm.Spec{RootfsMiB: 1<<24 + 1, Rootfs: "/a", RootfsWritable: true}, "1 to 16777216"},

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -23,11 +24,11 @@ type specFlags struct {
 func (f *specFlags) add(flags *pflag.FlagSet) {
 	flags.IntVar(&f.spec.VCPUs, "vcpus", 0, "virtual CPUs, 1 to 32")
 	flags.IntVar(&f.spec.MemoryMiB, "memory", 0, "memory in MiB")
-	flags.StringVar(&f.spec.Kernel, "kernel", "", "path of an uncompressed kernel")
+	flags.StringVar(&f.spec.Kernel, "kernel", "", "path of an uncompressed kernel, or the name of one that `microvm kernel` has")
 	flags.StringVar(&f.spec.Initrd, "initrd", "", "path of an initial RAM file system")
 	flags.StringVar(&f.spec.KernelArgs, "kernel-args", "", "appended to the kernel's command line")
 	flags.StringVar(&f.spec.Image, "image", "", "path of a base image, which the guest agent boots")
-	flags.StringVar(&f.spec.Rootfs, "rootfs", "", "path of a disk with an init of its own")
+	flags.StringVar(&f.spec.Rootfs, "rootfs", "", "path of a disk with an init of its own, or the name of a stack in MICROVM_ROOTFS_TEMPLATE_DIR")
 	flags.BoolVar(&f.spec.RootfsWritable, "rootfs-writable", false, "give the machine a private, writable copy of --rootfs")
 	flags.IntVar(&f.spec.RootfsMiB, "rootfs-size", 0, "grow the copy of --rootfs to this size in MiB")
 	flags.BoolVar(&f.spec.Diskless, "diskless", false, "boot the kernel without a disk")
@@ -42,7 +43,7 @@ func (f *specFlags) add(flags *pflag.FlagSet) {
 func (f *specFlags) make() (microvm.Spec, error) {
 	spec := f.spec
 	for _, path := range []*string{&spec.Kernel, &spec.Initrd, &spec.Image, &spec.Rootfs} {
-		if *path == "" {
+		if *path == "" || (path == &spec.Kernel || path == &spec.Rootfs) && isName(*path) {
 			continue
 		}
 		absolute, err := filepath.Abs(*path)
@@ -68,6 +69,12 @@ func (f *specFlags) make() (microvm.Spec, error) {
 	labels, err := pairs(f.labels)
 	spec.Labels = labels
 	return spec, err
+}
+
+// isName says whether a text that may be a path is a name: it has no slash, and is no file here.
+func isName(text string) bool {
+	_, err := os.Stat(text)
+	return err != nil && microvm.ValidateName(text) == nil
 }
 
 // pairs parses KEY=VALUE.
