@@ -77,6 +77,18 @@ func (v *VM) Rename(ctx context.Context, name string) error {
 	return opError("rename", v.uid, renamer.Rename(ctx, v.uid, name))
 }
 
+// Trim gives the host the blocks of the machine's own disk back that its file system does not use, and returns how many bytes that were. A machine that runs or is paused is
+// [ErrState]: a guest's discard does not reach the host. A disk whose file system is not known, or was not unmounted, as after a forced end, is [ErrUnsupported]. One that has no
+// disk of its own has nothing to give.
+func (v *VM) Trim(ctx context.Context) (freed int64, err error) {
+	trimmer, ok := v.driver.(Trimmer)
+	if !ok {
+		return 0, opError("trim", v.uid, ErrUnsupported)
+	}
+	freed, err = trimmer.Trim(ctx, v.uid)
+	return freed, opError("trim", v.uid, err)
+}
+
 // Dial connects to a vsock port of the guest. The connection has no CloseWrite: the VMM ends both directions at once. An error matches [ErrExited] when there is no VMM to
 // connect through, syscall.ECONNREFUSED when nobody listens in the guest, and [ErrNoAnswer] when the guest does neither within 5 seconds.
 func (v *VM) Dial(ctx context.Context, port uint32) (net.Conn, error) {

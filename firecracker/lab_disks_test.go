@@ -3,6 +3,7 @@
 package firecracker
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/testing/busyguest"
 )
 
 // What is written to a layer in memory is gone at Stop; no disk is made for it, and the drives are one letter earlier.
@@ -98,5 +100,59 @@ func TestLabFullLayer(t *testing.T) {
 		if err := vm.Destroy(t.Context()); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// After a stop in peace the host gets back what the guest has removed, and nothing of what is there is lost. After a forced end it is not known what is free.
+func TestLabTrim(t *testing.T) {
+	r := newLabRig(t, false)
+	vm := r.create(microvm.Spec{LayerMiB: 256})
+	r.start(vm)
+	sum := sh(t, vm, "head -c 8M /dev/urandom > /kept; head -c 32M /dev/zero | tr '\\0' x > /gone; sync; rm /gone; sha256sum /kept")
+	if _, err := vm.Trim(t.Context()); !errors.Is(err, microvm.ErrState) {
+		t.Errorf("Trim of a machine that runs = %v", err)
+	}
+	if _, err := vm.Stop(t.Context(), &microvm.StopOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if freed, err := vm.Trim(t.Context()); !errors.Is(err, microvm.ErrUnsupported) || !strings.Contains(err.Error(), "not unmounted") {
+		t.Errorf("Trim after a forced end = %d, %v", freed, err)
+	}
+	r.start(vm)
+	r.stop(vm, microvm.ReasonStopped)
+	layer := filepath.Join(r.options.StateDir, "machines", vm.UID(), "layer")
+	_, before := look(t, layer)
+	freed, err := vm.Trim(t.Context())
+	_, after := look(t, layer)
+	if err != nil || freed < 24<<20 || freed != (before.Blocks-after.Blocks)*512 {
+		t.Errorf("Trim = %d, %v; the layer had %d bytes of disk, and has %d", freed, err, before.Blocks*512, after.Blocks*512)
+	}
+	r.start(vm)
+	if got := sh(t, vm, "sha256sum /kept"); got != sum {
+		t.Errorf("the file that stayed is %q, was %q", got, sum)
+	}
+	if err := vm.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A private root file system is as large as was asked for, and its own init can use all of it.
+func TestLabGrownRootfs(t *testing.T) {
+	r := newLabRig(t, false)
+	rootfs := filepath.Join(t.TempDir(), "rootfs.ext4")
+	err := busyguest.WriteRootfs(t.Context(), rootfs, r.parts.Busybox, map[string]string{
+		"etc/inittab": "::sysinit:/etc/rc\n",
+		"etc/rc":      "#!/bin/sh\nbusybox mount -o remount,rw / && busybox dd if=/dev/zero of=/fill bs=1M count=100 && echo it is $(busybox df -m / | busybox awk 'NR==2 {print ($2 > 180)}') large\nbusybox reboot\n",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	vm := r.create(microvm.Spec{Rootfs: rootfs, RootfsWritable: true, RootfsMiB: 200, Initrd: r.ownInitrd(switchRoot)})
+	if err := vm.Start(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	r.waitFor(vm, microvm.ReasonGuest)
+	if console := r.console(vm); !strings.Contains(console, "it is 1 large") {
+		t.Errorf("console:\n%s", console)
 	}
 }

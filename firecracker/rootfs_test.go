@@ -100,3 +100,45 @@ func TestRealRootfsIsNotGrown(t *testing.T) {
 		r.destroy(vm)
 	})
 }
+
+// TestRealTrim: what a file system does not use is given back, of the machine's own disk only; of one that is not known nothing is.
+func TestRealTrim(t *testing.T) {
+	bothWays(t, ring.Real(t), func(t *testing.T, r *rig) {
+		rootfs := filepath.Join(t.TempDir(), "rootfs.ext4")
+		if err := disk.EmptyExt4(rootfs, 16); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(rootfs, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.WriteAt(bytes.Repeat([]byte("x"), 1<<20), 14<<20) // what was there once
+		if err := errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		_, original := look(t, rootfs)
+		for name, c := range map[string]struct {
+			spec  microvm.Spec
+			freed int64
+			err   error
+		}{
+			"ext4":     {microvm.Spec{Rootfs: rootfs, RootfsWritable: true}, 1 << 20, nil},
+			"shared":   {microvm.Spec{Rootfs: rootfs}, 0, nil},
+			"diskless": {tiny, 0, nil},
+			"garbage":  {microvm.Spec{Rootfs: newDisk(t, "garbage"), RootfsWritable: true}, 0, microvm.ErrUnsupported},
+		} {
+			vm, err := r.runtime.Create(t.Context(), "one", c.spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if freed, err := vm.Trim(t.Context()); !errors.Is(err, c.err) || freed < c.freed || c.freed == 0 && freed > 0 {
+				t.Errorf("%s: %d, %v; want %d or more, %v", name, freed, err, c.freed, c.err)
+			}
+			r.start(vm)
+			r.destroy(vm)
+		}
+		if _, now := look(t, rootfs); now.Blocks != original.Blocks {
+			t.Error("the original was trimmed")
+		}
+	})
+}

@@ -31,6 +31,13 @@ var verbs = []verb{
 	{"pause", func(c *checker, vm *microvm.VM) error { return vm.Pause(c.ctx) }, "", microvm.StatePaused, microvm.StatePaused, ""},
 	{"resume", func(c *checker, vm *microvm.VM) error { return vm.Resume(c.ctx) }, "", microvm.StateRunning, microvm.StateRunning, ""},
 	{"rename", func(c *checker, vm *microvm.VM) error { return vm.Rename(c.ctx, "other") }, microvm.StateCreated, microvm.StateRunning, microvm.StatePaused, microvm.StateStopped},
+	{"trim", func(c *checker, vm *microvm.VM) error {
+		freed, err := vm.Trim(c.ctx)
+		if freed < 0 || err != nil && freed != 0 {
+			c.Errorf("trim: %d bytes, %v", freed, err)
+		}
+		return err
+	}, microvm.StateCreated, "", "", microvm.StateStopped},
 	{"destroy", func(c *checker, vm *microvm.VM) error { return vm.Destroy(c.ctx) }, gone, gone, gone, gone},
 	{"dial", func(c *checker, vm *microvm.VM) error {
 		conn, err := vm.Dial(c.ctx, 4242)

@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string) int {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(createCommand(), startCommand(), execCommand(), runCommand(), stopCommand(), pauseCommand(), resumeCommand(),
-		renameCommand(), destroyCommand(), listCommand(), inspectCommand(), consoleCommand(), waitCommand(), eventsCommand(),
+		renameCommand(), trimCommand(), destroyCommand(), listCommand(), inspectCommand(), consoleCommand(), waitCommand(), eventsCommand(),
 		doctorCommand(), kernelCommand(), purgeCommand(), setupCommand())
 	root.SetArgs(args)
 	return exitCode(root.ExecuteContext(ctx))

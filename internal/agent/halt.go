@@ -5,6 +5,7 @@ package agent
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -26,10 +27,27 @@ func Halt() error {
 		time.Sleep(time.Millisecond)
 	}
 	unix.Sync()
-	// The overlay can't be unmounted under the agent: read-only is as good for what is on the layer.
-	err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
+	err := errors.Join(unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""), closeLayer())
 	unix.Sync()
 	return errors.Join(err, Reset())
+}
+
+// closeLayer makes the layer read-only, which is as good as unmounted: its journal is empty then, and the host can tell what is free. The overlay can't be unmounted under the agent,
+// and hides the layer's mount; but a disk that is mounted twice has one file system.
+func closeLayer() error {
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return err
+	}
+	layer, err := layerOf(string(cmdline))
+	if err != nil || !filepath.IsAbs(layer.source) {
+		return err
+	}
+	layer.target = "/run/microvm-layer"
+	if err := layer.do(); err != nil {
+		return err
+	}
+	return unix.Mount("", layer.target, "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
 }
 
 // Reset resets the machine at once.

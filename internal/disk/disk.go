@@ -3,7 +3,7 @@
 // Package disk copies files that are mostly holes, and makes empty file systems for writable layers.
 //
 // There are only a few functions: [Clone] and [LinkOrCopy] copy, [EmptyExt4] and [GrowExt4] prepare file systems,
-// and [Find] finds the programs that they do it with.
+// [Find] finds the programs that they do it with, and [TrimExt4] makes holes of what a file system does not use.
 //
 // # Caveats
 //

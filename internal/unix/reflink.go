@@ -22,3 +22,8 @@ func NextData(f *os.File, from int64) (int64, error) {
 func NextHole(f *os.File, from int64) (int64, error) {
 	return unix.Seek(int(f.Fd()), from, unix.SEEK_HOLE)
 }
+
+// PunchHole makes a range of a file a hole, which reads as zeros and takes no blocks (fallocate(2)). The file's size stays.
+func PunchHole(f *os.File, at, length int64) error {
+	return os.NewSyscallError("fallocate", unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, at, length))
+}
