@@ -18,7 +18,7 @@ type outlet struct {
 }
 
 func newOutlet(ack wire.Kind) *outlet {
-	return &outlet{buffer: wire.NewBuffer(), ack: ack, done: make(chan struct{})}
+	return &outlet{buffer: wire.NewBuffer(0), ack: ack, done: make(chan struct{})}
 }
 
 // take takes what came. An agent that sends more than the window is none.

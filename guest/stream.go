@@ -44,7 +44,7 @@ type result struct {
 func newStream(d Dialer, request wire.Exec) *stream {
 	return &stream{
 		dialer: d, request: request,
-		input: wire.NewBuffer(), stdout: newOutlet(wire.AckStdout), stderr: newOutlet(wire.AckStderr), result: make(chan result, 1),
+		input: wire.NewBuffer(0), stdout: newOutlet(wire.AckStdout), stderr: newOutlet(wire.AckStderr), result: make(chan result, 1),
 	}
 }
 

@@ -5,11 +5,13 @@ package agent
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tangle-network/microvm-runtime/internal/wire"
 )
@@ -18,45 +20,81 @@ import (
 type attachment struct {
 	process *process
 	conn    net.Conn
+	from    wire.Attached
 	gone    atomic.Bool // nothing is sent any more
 
 	mu  sync.Mutex // one frame at a time
 	out *bufio.Writer
 }
 
+// keeps refuses a host that goes on from where it can't. The host that is attached stays so.
+func (p *process) keeps(request *wire.Exec) error {
+	if request.Kept {
+		return nil
+	}
+	for name, offset := range map[string]uint64{"standard output": request.Stdout, "standard error": request.Stderr} {
+		buffer := p.stdout
+		if name != "standard output" {
+			buffer = p.stderr
+		}
+		if begin, end := buffer.Kept(); offset < begin || offset > end {
+			return refuse(wire.CodeGone, "%s of process %s from byte %d on is not there, but from %d to %d", name, p.id, offset, begin, end)
+		}
+	}
+	return nil
+}
+
 // adopt makes conn the process's connection, in place of an older one, and answers the host.
-func (p *process) adopt(conn net.Conn) *attachment {
+func (p *process) adopt(conn net.Conn, request *wire.Exec) *attachment {
 	a := &attachment{process: p, conn: conn, out: bufio.NewWriterSize(conn, 128<<10)}
 	a.mu.Lock() // no frame comes before the answer
 	defer a.mu.Unlock()
 	p.mu.Lock()
-	before, received := p.attached, p.received
+	before := p.attached
 	p.attached = a
+	a.from = wire.Attached{Stdin: p.received, StdinOpen: p.stdin != nil && !p.inputEnded, Stdout: request.Stdout, Stderr: request.Stderr}
+	if request.Kept {
+		a.from.Stdout, _ = p.stdout.Kept()
+		a.from.Stderr, _ = p.stderr.Kept()
+	}
 	p.mu.Unlock()
 	if before != nil {
-		before.leave()
+		before.replaced()
 	}
-	fmt.Fprintf(a.out, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %d\r\n\r\n", wire.Upgrade, wire.HeaderStdin, received)
+	text, _ := json.Marshal(a.from)
+	fmt.Fprintf(a.out, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %d\r\n%s: %s\r\n\r\n",
+		wire.Upgrade, wire.HeaderStdin, a.from.Stdin, wire.HeaderAttached, text)
 	a.out.Flush()
 	return a
 }
 
 // serve serves the connection until it breaks, or the host says that it has all: then it returns true.
-func (a *attachment) serve(in *bufio.Reader, stdout, stderr uint64) (done bool) {
+func (a *attachment) serve(in *bufio.Reader) (done bool) {
 	a.process.mu.Lock()
 	read := a.process.read
 	a.process.mu.Unlock()
 	a.frame(wire.AppendAck(nil, wire.AckStdin, read)) // what was said on the connection before may not have come
 	var sending sync.WaitGroup
 	ends := make(chan struct{}, 2)
-	sending.Go(func() { a.send(a.process.stdout, wire.Stdout, wire.StdoutEnd, stdout, ends) })
-	sending.Go(func() { a.send(a.process.stderr, wire.Stderr, wire.StderrEnd, stderr, ends) })
+	sending.Go(func() { a.send(a.process.stdout, wire.Stdout, wire.StdoutEnd, a.from.Stdout, ends) })
+	sending.Go(func() { a.send(a.process.stderr, wire.Stderr, wire.StderrEnd, a.from.Stderr, ends) })
 	sending.Go(func() { a.sendExit(ends) })
 	done = a.receive(in)
 	a.leave()
 	sending.Wait()
 	a.process.left(a)
 	return done
+}
+
+// replaced tells the host that another connection has taken its place, so that it does not come back. One that made that connection itself does not hear it.
+func (a *attachment) replaced() {
+	const patience = time.Second
+	a.stop()
+	a.conn.SetWriteDeadline(time.Now().Add(patience)) // also of a frame that is under way
+	go func() {
+		a.frame(wire.Append(nil, wire.Replaced, nil))
+		a.leave()
+	}()
 }
 
 // stop ends sending, from any goroutine. What the host has sent before is still read.
@@ -82,8 +120,10 @@ func (a *attachment) send(buffer *wire.Buffer, data, end wire.Kind, offset uint6
 			a.frame(wire.Append(nil, end, nil))
 			return
 		}
-		if err != nil {
+		if errors.Is(err, wire.ErrOffset) {
 			a.leave()
+		}
+		if err != nil {
 			return
 		}
 		a.frame(wire.Append(nil, data, part[:n]))

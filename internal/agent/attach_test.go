@@ -4,7 +4,12 @@ package agent
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/tangle-network/microvm-runtime/internal/wire"
@@ -68,22 +73,80 @@ func TestASecondAttachmentReplacesTheFirst(t *testing.T) {
 	if got := second.header.Get(wire.HeaderStdin); got != "3" {
 		t.Errorf("input goes on from %s", got)
 	}
+	first.next(wire.Replaced)
 	first.expectCut()
 	second.sendFrame(wire.Stdin, "two")
 	if got := second.output(3); got != "two" {
 		t.Errorf("%q", got)
 	}
+	if status, text := h.ask("POST", wire.PathExec, wire.Upgrade, `{"id": "a", "attach": true, "stdout": 7}`); status != http.StatusGone {
+		t.Errorf("what was never written: status %d, %s", status, text)
+	}
+	second.sendFrame(wire.Stdin, "still here")
+	second.output(len("still here"))
 	third := h.exec(wire.Exec{ID: "a", Attach: true})
-	if got := third.output(6); got != "onetwo" {
+	if got := third.output(6); !strings.HasPrefix(got, "onetwo") {
 		t.Errorf("what was not acknowledged came as %q", got)
 	}
 	third.sendFrame(wire.StdinEnd, "")
 	third.exit()
 }
 
+func TestAnAttachmentIsToldWhereItIs(t *testing.T) {
+	h := newHost(t, Options{})
+	first := h.exec(wire.Exec{ID: "a", Argv: []string{"sh", "-c", "cat; echo errors >&2; sleep 1000"}, Stdin: true})
+	told := func(s *session) (a wire.Attached) {
+		t.Helper()
+		if err := json.Unmarshal([]byte(s.header.Get(wire.HeaderAttached)), &a); err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	if got := told(first); got != (wire.Attached{StdinOpen: true}) {
+		t.Errorf("at the beginning %+v", got)
+	}
+	first.sendFrame(wire.Stdin, "input")
+	first.output(5)
+	first.sendFrame(wire.StdinEnd, "")
+	first.next(wire.Stderr)
+	first.send(wire.AppendAck(nil, wire.AckStdout, 3))
+	stdout := h.process("a").stdout
+	if !until(func() bool { begin, _ := stdout.Kept(); return begin == 3 }) {
+		t.Fatal("it does not hear what is acknowledged")
+	}
+	if status, text := h.ask("POST", wire.PathExec, wire.Upgrade, `{"id": "a", "attach": true}`); status != http.StatusGone || !strings.Contains(string(text), "standard output") {
+		t.Errorf("what was acknowledged: status %d, %s", status, text)
+	}
+	second := h.exec(wire.Exec{ID: "a", Attach: true, Kept: true})
+	if got := told(second); got != (wire.Attached{Stdin: 5, Stdout: 3}) {
+		t.Errorf("what is kept: %+v", got)
+	}
+	if got := second.output(2); got != "ut" {
+		t.Errorf("%q", got)
+	}
+}
+
+// A host that does not read must not hold the next one up, nor get a frame that is no whole one.
+func TestAHostThatReadsNothingIsReplaced(t *testing.T) {
+	h := newHost(t, Options{})
+	deaf := h.exec(wire.Exec{ID: "a", Argv: []string{"sh", "-c", "head -c 10000000 /dev/zero; sleep 1000"}})
+	deaf.conn.(*net.UnixConn).SetReadBuffer(4096)
+	out := h.process("a").stdout
+	if !until(func() bool { return !out.Fits(1) }) {
+		t.Fatal("the window is not full")
+	}
+	s := h.exec(wire.Exec{ID: "a", Attach: true})
+	got := uint64(0)
+	for got < 10_000_000 {
+		got += uint64(len(s.next(wire.Stdout).Payload))
+		s.send(wire.AppendAck(nil, wire.AckStdout, got))
+	}
+	deaf.expectCut()
+}
+
 // An older connection may still have frames under way.
 func TestWhatAReplacedConnectionSaysIsIgnored(t *testing.T) {
-	p := &process{stdout: wire.NewBuffer(), stderr: wire.NewBuffer(), input: wire.NewBuffer()}
+	p := &process{stdout: wire.NewBuffer(0), stderr: wire.NewBuffer(0), input: wire.NewBuffer(0)}
 	p.stdout.Write([]byte("out"))
 	old, present := &attachment{process: p}, &attachment{process: p}
 	p.attached = present
@@ -157,6 +220,15 @@ func TestNoFrameComesBeforeTheAnswer(t *testing.T) {
 	h := newHost(t, Options{})
 	s := h.exec(wire.Exec{ID: "a", Argv: []string{"sh", "-c", "exec cat >/dev/null"}, Stdin: true})
 	for range 200 {
+		sent, err := strconv.ParseUint(s.header.Get(wire.HeaderStdin), 10, 64) // not all may have come before the connection was replaced
+		if err != nil {
+			t.Fatal(err)
+		}
+		for taken := uint64(0); sent-taken > wire.Window/2; {
+			if taken, err = s.next(wire.AckStdin).Ack(); err != nil {
+				t.Fatal(err)
+			}
+		}
 		for range 10 {
 			s.send(wire.Append(nil, wire.Stdin, make([]byte, 1000)))
 		}

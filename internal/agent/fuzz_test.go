@@ -27,7 +27,8 @@ func pretended(request *wire.Exec) (*process, error) {
 		return nil, err
 	}
 	r.Close()
-	p := &process{id: request.ID, stdout: wire.NewBuffer(), stderr: wire.NewBuffer(), input: wire.NewBuffer(), stdin: w, exited: make(chan struct{}), reaped: true}
+	p := newProcess(request)
+	p.child, p.stdin, p.reaped = &child{}, w, true
 	p.stdout.Write([]byte("out"))
 	p.stdout.End()
 	p.stderr.End()
@@ -78,6 +79,8 @@ func FuzzHost(f *testing.F) {
 	for _, seed := range []string{
 		"", "GET /v1/health HTTP/1.1\r\nHost: agent\r\n\r\n", exec, exec + string(wire.Append(nil, wire.Stdin, []byte("in"))) + string(wire.AppendAck(nil, wire.AckStdout, 3)) + string(wire.Append(nil, wire.Done, nil)),
 		post(wire.PathExec, upgrade, `{"id":"a","argv":["true"],"stdout":18446744073709551615,"stderr":4,"timeout_ms":-9223372036854775808}`),
+		post(wire.PathExec, "", `{"id":"a","argv":["true"],"detached":true}`) + "GET /v1/processes HTTP/1.1\r\nHost: agent\r\n\r\n" +
+			post(wire.PathExec, upgrade, `{"id":"a","attach":true,"kept":true,"nonce":"b"}`),
 		post(wire.PathExec, upgrade, `{"id":"a","argv":["true"],"user":":","dir":"\u0000"}`), post(wire.PathSignal, "", `{"id":"a","signal":-1}`),
 		post(wire.PathShutdown, "", "{}") + post(wire.PathSync, "", "{}"), strings.Repeat("GET / HTTP/1.1\r\n", 100),
 	} {
@@ -116,14 +119,15 @@ func FuzzFrames(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		p, err := pretended(&wire.Exec{ID: "a", Argv: []string{"/bin/true"}})
+		request := &wire.Exec{ID: "a", Argv: []string{"/bin/true"}}
+		p, err := pretended(request)
 		if err != nil {
 			t.Fatal(err)
 		}
 		own, theirs := net.Pipe()
 		go io.Copy(io.Discard, own)
-		a := p.adopt(theirs)
-		a.serve(bufio.NewReader(bytes.NewReader(data)), 0, 0)
+		a := p.adopt(theirs, request)
+		a.serve(bufio.NewReader(bytes.NewReader(data)))
 		p.release()
 		if p.received > uint64(len(data)) || p.attachedTo(a) {
 			t.Errorf("%d bytes of input came in %d", p.received, len(data))

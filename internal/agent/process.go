@@ -16,7 +16,11 @@ import (
 
 // process is one command, from its start until the host has all of it.
 type process struct {
-	id             string
+	id, nonce      string
+	detached       bool
+	argv           []string // what is told of it
+	argvCut        bool
+	started        time.Duration // on the boot clock
 	child          *child
 	stdout, stderr *wire.Buffer
 	input          *wire.Buffer // standard input that the process has not read yet
@@ -54,7 +58,8 @@ func (s *Server) start(request *wire.Exec) (*process, error) {
 		closeAll(own)
 		return nil, startError(command.path, err)
 	}
-	p := &process{id: request.ID, child: started, stdout: wire.NewBuffer(), stderr: wire.NewBuffer(), input: wire.NewBuffer(), stdin: own[0], exited: make(chan struct{})}
+	p := newProcess(request)
+	p.child, p.stdin = started, own[0]
 	collectors := []*collector{{pipe: own[1], buffer: p.stdout}, {pipe: own[2], buffer: p.stderr}}
 	var reading sync.WaitGroup
 	for _, c := range collectors {
@@ -70,6 +75,15 @@ func (s *Server) start(request *wire.Exec) (*process, error) {
 		s.work.Go(func() { <-p.exited; timer.Stop() })
 	}
 	return p, nil
+}
+
+func newProcess(request *wire.Exec) *process {
+	p := &process{
+		id: request.ID, nonce: request.Nonce, detached: request.Detached, started: bootClock(), exited: make(chan struct{}),
+		stdout: wire.NewBuffer(0), stderr: wire.NewBuffer(0), input: wire.NewBuffer(0),
+	}
+	p.argv, p.argvCut = cutArgv(request.Argv)
+	return p
 }
 
 // pipes returns the child's three files and our ends of them; our first is nil without standard input.
@@ -151,11 +165,11 @@ func (s *Server) await(p *process, collectors []*collector, reading *sync.WaitGr
 	<-p.child.ended
 	finish(collectors, reading)
 	p.life.Lock()
-	status, _ := s.children.collect(p.child)
+	status, usage := s.children.collect(p.child)
 	p.reaped = true
 	p.life.Unlock()
 	p.mu.Lock()
-	p.exit = wire.Exit{TimedOut: p.timedOut.Load()}
+	p.exit = wire.Exit{TimedOut: p.timedOut.Load(), Usage: usageOf(&usage)}
 	if status.Signaled() {
 		p.exit.Signal = int(status.Signal())
 	} else {

@@ -64,6 +64,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+wire.PathHealth, s.health)
 	mux.HandleFunc("POST "+wire.PathExec, s.exec)
+	mux.HandleFunc("GET "+wire.PathProcesses, s.list)
 	mux.HandleFunc("POST "+wire.PathSignal, s.signal)
 	mux.HandleFunc("POST "+wire.PathSync, s.sync)
 	mux.HandleFunc("POST "+wire.PathShutdown, s.shutdown)
@@ -84,7 +85,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 }
 
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
-	answer(w, wire.Health{Protocol: wire.Version, Uptime: bootClock(), Ready: s.ready})
+	answer(w, wire.Health{Protocol: wire.Version, Uptime: bootClock(), Ready: s.ready, Features: wire.Features()})
 }
 
 func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
@@ -92,7 +93,8 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	if !decode(w, r, &request) {
 		return
 	}
-	if r.Header.Get("Upgrade") != wire.Upgrade {
+	leave := request.Detached && r.Header.Get("Upgrade") == ""
+	if !leave && r.Header.Get("Upgrade") != wire.Upgrade {
 		fail(w, refuse(wire.CodeInvalid, "header Upgrade is not %s", wire.Upgrade))
 		return
 	}
@@ -102,6 +104,14 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.work.Done()
+	if leave {
+		answer(w, wire.Started{PID: p.child.pid})
+		return
+	}
+	if err := p.keeps(&request); err != nil {
+		fail(w, err)
+		return
+	}
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		fail(w, err)
@@ -109,8 +119,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Time{})
-	a := p.adopt(conn)
-	if a.serve(buffered.Reader, request.Stdout, request.Stderr) {
+	if p.adopt(conn, &request).serve(buffered.Reader) {
 		s.forget(p)
 	}
 }
@@ -172,7 +181,7 @@ func answer(w http.ResponseWriter, value any) {
 
 var statusOf = map[string]int{
 	wire.CodeInvalid: http.StatusBadRequest, wire.CodeNotFound: http.StatusNotFound, wire.CodeDenied: http.StatusForbidden,
-	wire.CodeBusy: http.StatusTooManyRequests, wire.CodeInternal: http.StatusInternalServerError,
+	wire.CodeBusy: http.StatusTooManyRequests, wire.CodeExists: http.StatusConflict, wire.CodeGone: http.StatusGone, wire.CodeInternal: http.StatusInternalServerError,
 }
 
 func fail(w http.ResponseWriter, err error) {

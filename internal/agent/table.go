@@ -5,7 +5,6 @@ package agent
 import (
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -18,15 +17,10 @@ const (
 	keepEnded    = 10 * time.Minute // how long the output of an ended process waits for a host that was cut off
 )
 
-func validID(id string) bool {
-	other := func(r rune) bool { return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') }
-	return len(id) >= 1 && len(id) <= 64 && strings.IndexFunc(id, other) < 0
-}
-
 // find returns the process of the request's id, starting it when it is new. The server does not end before the caller calls s.work.Done.
 func (s *Server) find(request *wire.Exec) (*process, error) {
-	if !validID(request.ID) {
-		return nil, refuse(wire.CodeInvalid, "id %q", request.ID)
+	if !wire.ValidID(request.ID) || request.Nonce != "" && !wire.ValidID(request.Nonce) {
+		return nil, refuse(wire.CodeInvalid, "id %q or nonce %q (they must be 1 to 64 of a-z, A-Z, 0-9)", request.ID, request.Nonce)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -34,6 +28,9 @@ func (s *Server) find(request *wire.Exec) (*process, error) {
 		return nil, refuse(wire.CodeBusy, "the agent ends")
 	}
 	if p := s.processes[request.ID]; p != nil {
+		if !request.Attach && p.nonce != request.Nonce {
+			return nil, refuse(wire.CodeExists, "process %s was started by another request", request.ID)
+		}
 		s.work.Add(1)
 		return p, nil
 	}
@@ -53,18 +50,38 @@ func (s *Server) find(request *wire.Exec) (*process, error) {
 	return p, nil
 }
 
-// expire forgets processes that ended long ago and whose output nobody has come for.
+// expire forgets processes that ended long ago and whose output nobody has come for. Those that were started to be left wait for as long as there is room.
 func (s *Server) expire() {
+	var oldest *process
 	for id, p := range s.processes {
-		select {
-		case <-p.exited:
-			if time.Since(p.ended) > keepEnded {
-				p.release()
-				delete(s.processes, id)
+		since, waits := p.waits()
+		switch {
+		case !waits:
+		case p.detached:
+			if oldest == nil || since.Before(oldest.ended) {
+				oldest = p
 			}
-		default:
+		case time.Since(since) > keepEnded:
+			p.release()
+			delete(s.processes, id)
 		}
 	}
+	if len(s.processes) >= maxProcesses && oldest != nil {
+		oldest.release()
+		delete(s.processes, oldest.id)
+	}
+}
+
+// waits says whether the process has ended and no host is connected, and since when it has ended.
+func (p *process) waits() (since time.Time, waits bool) {
+	select {
+	case <-p.exited:
+	default:
+		return time.Time{}, false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ended, p.attached == nil
 }
 
 // forget lets a process go of which the host has all. One that still runs goes on without its streams, and is forgotten at its end.

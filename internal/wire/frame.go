@@ -10,7 +10,7 @@ import (
 // Kind says what a frame is.
 type Kind byte
 
-// The kinds of frames. Host to guest: Stdin, StdinEnd, AckStdout, AckStderr, Done. Guest to host: Stdout, Stderr, StdoutEnd, StderrEnd, AckStdin, Exited.
+// The kinds of frames. Host to guest: Stdin, StdinEnd, AckStdout, AckStderr, Done. Guest to host: Stdout, Stderr, StdoutEnd, StderrEnd, AckStdin, Exited, Replaced.
 const (
 	Stdin     Kind = 1  // Payload is data.
 	StdinEnd  Kind = 2  // There is no more. Empty.
@@ -23,13 +23,14 @@ const (
 	AckStderr Kind = 9  // of standard error.
 	Exited    Kind = 10 // Payload is an Exit in JSON. It comes after both ends.
 	Done      Kind = 11 // The host has all; the agent may forget the process. Empty.
+	Replaced  Kind = 12 // Another connection has attached to the process, and this one ends. Empty.
 )
 
 const (
 	// MaxPayload bounds a frame's payload in bytes.
 	MaxPayload = 64 << 10
 	headerSize = 5
-	lastKind   = Done
+	lastKind   = Replaced
 )
 
 // ErrFrame is returned for bytes that are no frame.

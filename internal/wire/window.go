@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"io"
+	"math/bits"
 	"sync"
 )
 
@@ -14,16 +15,16 @@ var ErrOffset = errors.New("offset is not in the stream")
 type Buffer struct {
 	mu     sync.Mutex
 	change sync.Cond
-	data   []byte // ring of Window bytes, made at the first write
+	data   []byte // ring, of a power of two of bytes: it grows to the Window as it must
 	acked  uint64 // offset of the oldest byte that is kept
 	end    uint64 // offset behind the newest byte
 	ended  bool   // no more will be written
 	closed bool   // nobody reads any more: what is written is dropped
 }
 
-// NewBuffer returns an empty buffer.
-func NewBuffer() *Buffer {
-	b := &Buffer{}
+// NewBuffer returns the empty buffer of a stream that begins at an offset: what was before is not kept.
+func NewBuffer(offset uint64) *Buffer {
+	b := &Buffer{acked: offset, end: offset}
 	b.change.L = &b.mu
 	return b
 }
@@ -40,16 +41,32 @@ func (b *Buffer) Write(p []byte) (int, error) {
 		if b.closed {
 			return written, io.ErrClosedPipe
 		}
-		if b.data == nil {
-			b.data = make([]byte, Window)
-		}
-		at := int(b.end % Window)
-		n := min(len(p), int(Window-(b.end-b.acked)), Window-at)
+		fits := min(len(p), int(Window-(b.end-b.acked)))
+		b.grow(int(b.end-b.acked) + fits)
+		at := b.at(b.end)
+		n := min(fits, len(b.data)-at)
 		copy(b.data[at:], p[:n])
 		p, written, b.end = p[n:], written+n, b.end+uint64(n)
 		b.change.Broadcast()
 	}
 	return written, nil
+}
+
+// at returns where a byte of the stream is in the ring.
+func (b *Buffer) at(offset uint64) int { return int(offset % uint64(len(b.data))) }
+
+// grow makes room for n bytes, at most Window: most streams are short, and many may wait for their reader.
+func (b *Buffer) grow(n int) {
+	if n <= len(b.data) {
+		return
+	}
+	before := b.data
+	b.data = make([]byte, max(4<<10, 1<<bits.Len(uint(n-1))))
+	for offset := b.acked; offset < b.end; {
+		from := int(offset % uint64(len(before)))
+		part := before[from:min(len(before), from+int(b.end-offset))]
+		offset += uint64(copy(b.data[b.at(offset):], part))
+	}
 }
 
 // End says that nothing more will be written.
@@ -86,8 +103,8 @@ func (b *Buffer) ReadAt(p []byte, offset uint64, stop func() bool) (int, error) 
 		case offset < b.acked || offset > b.end:
 			return 0, ErrOffset
 		case offset < b.end:
-			at := int(offset % Window)
-			n := min(len(p), int(b.end-offset), Window-at)
+			at := b.at(offset)
+			n := min(len(p), int(b.end-offset), len(b.data)-at)
 			copy(p, b.data[at:at+n])
 			return n, nil
 		case b.ended:
@@ -109,6 +126,13 @@ func (b *Buffer) Ack(offset uint64) error {
 		b.change.Broadcast()
 	}
 	return nil
+}
+
+// Kept returns the offsets of the oldest byte that is kept, and of the one behind the newest.
+func (b *Buffer) Kept() (begin, end uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.acked, b.end
 }
 
 // Fits says whether Write would take n bytes without waiting.

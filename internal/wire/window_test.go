@@ -25,7 +25,7 @@ func stream(offset uint64, n int) []byte {
 func TestBufferIsAWindowOfItsStream(t *testing.T) {
 	for seed := range uint64(50) {
 		random := rand.New(rand.NewPCG(seed, 0))
-		b := NewBuffer()
+		b := NewBuffer(0)
 		var acked, end uint64
 		size := func() int { return int(random.Uint64N(1 << random.Uint64N(19))) }
 		for range 400 {
@@ -94,7 +94,7 @@ func TestBufferReplaysToAReaderThatBeginsAgain(t *testing.T) {
 	const total = 20 * Window
 	for seed := range uint64(5) {
 		random := rand.New(rand.NewPCG(seed, 1))
-		b := NewBuffer()
+		b := NewBuffer(0)
 		var writing sync.WaitGroup
 		writing.Go(func() {
 			for offset := uint64(0); offset < total; offset += 1 << 15 {
@@ -130,7 +130,7 @@ func TestBufferReplaysToAReaderThatBeginsAgain(t *testing.T) {
 
 func TestBufferBlocksItsWriterAtTheWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := NewBuffer()
+		b := NewBuffer(0)
 		written := make(chan int, 1)
 		go func() {
 			n, _ := b.Write(stream(0, Window+10))
@@ -170,7 +170,7 @@ func TestBufferBlocksItsWriterAtTheWindow(t *testing.T) {
 
 func TestBufferBlocksItsReaderAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := NewBuffer()
+		b := NewBuffer(0)
 		type read struct {
 			n   int
 			err error
