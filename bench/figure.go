@@ -16,6 +16,7 @@ type figure struct {
 	P50     float64 `json:"p50"`
 	P99     float64 `json:"p99"`
 	Ratio   float64 `json:"ratio"`   // Median of ours over the median of what it is held against; 0 without that.
+	Limit   float64 `json:"limit"`   // What the ratio may be at most; 0 without that.
 	Against string  `json:"against"` // What it is held against.
 	N       int     `json:"n"`
 
@@ -35,11 +36,22 @@ func (c *curve) add(x int, samples []time.Duration) {
 	c.X, c.P50, c.P99 = append(c.X, x), append(c.P50, percentile(ms, 50)), append(c.P99, percentile(ms, 99))
 }
 
+// within returns an error when the ratio is more than it may be.
+func (f figure) within() error {
+	if f.Limit > 0 && f.Ratio > f.Limit {
+		return fmt.Errorf("%s: ratio %.3f is more than %.2f", f.Name, f.Ratio, f.Limit)
+	}
+	return nil
+}
+
 // String returns the figure's line.
 func (f figure) String() string {
 	line := fmt.Sprintf("%-16s %9.3f %s p50, %9.3f p99, n %d", f.Name, f.P50, f.Unit, f.P99, f.N)
 	if f.Against != "" {
 		line += fmt.Sprintf(", ratio %.3f against %s (%.3f)", f.Ratio, f.Against, percentile(f.theirs, 50))
+	}
+	if f.Limit > 0 {
+		line += fmt.Sprintf(", at most %.2f", f.Limit)
 	}
 	return line
 }

@@ -3,7 +3,8 @@
 // Command bench measures, and prints one line a figure. BENCH_JSON names a file for the figures as JSON, with the raw samples beside it; BENCH_CURVES one for the points of
 // those that depend on a number; -only chooses figures by a regular expression.
 //
-// Absolute times say what this machine is; ratios compare two ways of doing the same in one process, interleaved.
+// Absolute times say what this machine is; ratios compare two ways of doing the same in one process, interleaved. A ratio
+// that has a limit, and exceeds it, is an error once all is measured.
 package main
 
 import (
@@ -26,6 +27,7 @@ var figures = []struct {
 }{
 	{"cold_start_bare create_bare", coldStartBare},
 	{"guest_exec guest_copy", guestLoopback},
+	{"agent_ready", agentReady},
 	{"jailed_life_1000 info_1000 list_1000", scale},
 }
 
@@ -54,6 +56,7 @@ func run(ctx context.Context, only string) error {
 		return err
 	}
 	results := []figure{}
+	var exceeded []error
 	for _, f := range figures {
 		if !chosen.MatchString(f.name) {
 			continue
@@ -65,11 +68,11 @@ func run(ctx context.Context, only string) error {
 		for _, result := range measured {
 			if chosen.MatchString(result.Name) {
 				fmt.Println(result)
-				results = append(results, result)
+				results, exceeded = append(results, result), append(exceeded, result.within())
 			}
 		}
 	}
-	return save(results)
+	return errors.Join(append(exceeded, save(results))...)
 }
 
 // save writes the figures, the raw samples to a file beside them, and the curves.

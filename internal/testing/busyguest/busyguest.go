@@ -21,6 +21,7 @@ type Guest struct {
 	Busybox string   // Path of a static busybox.
 	Modules string   // A directory lib/modules/RELEASE.
 	Load    []string // Names of modules, which are loaded after those that they need.
+	First   string   // For busybox's shell, as soon as the modules are loaded. There is nothing in PATH: an applet is /bin/busybox APPLET. Optional.
 	Script  string   // For busybox's shell. /proc, /sys and /dev are mounted, and every applet is in PATH.
 }
 
@@ -64,7 +65,7 @@ func WriteInitrd(path string, g Guest) error {
 		load = append(load, "/bin/busybox insmod /mod/"+module.Name+".ko\n")
 	}
 	install := "/bin/busybox --install -s /bin\n"
-	c.File("init", 0o755, []byte(prologue+strings.Join(load, "")+install+g.Script))
+	c.File("init", 0o755, []byte(prologue+strings.Join(load, "")+g.First+install+g.Script))
 	return errors.Join(c.Close(), f.Close())
 }
 
