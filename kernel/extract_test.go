@@ -23,7 +23,7 @@ var packs = map[string]func([]byte) []byte{
 
 // largeKernel has more than one block of each form.
 func largeKernel() []byte {
-	return append(fakekernel.Vmlinux(testRelease), bytes.Repeat([]byte("a kernel of some size\n"), 1<<19)...)
+	return append(fakekernel.Vmlinux(testRelease), bytes.Repeat([]byte("a kernel of some size\n"), 9<<20/22)...)
 }
 
 func TestExtract(t *testing.T) {
@@ -111,12 +111,12 @@ func TestExtractCut(t *testing.T) {
 	for form, pack := range packs {
 		payload := pack(vmlinux)
 		image := fakekernel.BzImage(testRelease, payload)
-		for n := 0; n < len(image); n += 1 + n/50 {
+		for n := 0; n < len(image); n += 1 + n/15 {
 			if _, err := Extract(image[:n]); !errors.Is(err, ErrFormat) {
 				t.Errorf("%s: %d of %d bytes of the image: %v, want ErrFormat", form, n, len(image), err)
 			}
 		}
-		for n := 0; n < len(payload); n += 1 + n/50 {
+		for n := 0; n < len(payload); n += 1 + n/15 {
 			if _, err := Extract(fakekernel.BzImage(testRelease, payload[:n])); !errors.Is(err, ErrFormat) {
 				t.Errorf("%s: %d of %d bytes of the payload: %v, want ErrFormat", form, n, len(payload), err)
 			}
@@ -129,7 +129,7 @@ func TestExtractSpoiled(t *testing.T) {
 	vmlinux := tinyguest.Kernel(tinyguest.Program{})
 	for form, pack := range packs {
 		payload := pack(vmlinux)
-		for at := 0; at < len(payload); at += 1 + at/100 {
+		for at := 0; at < len(payload); at += 1 + at/40 {
 			spoiled := bytes.Clone(payload)
 			spoiled[at] ^= 1 << (at % 8)
 			got, err := Extract(fakekernel.BzImage(testRelease, spoiled))
@@ -144,7 +144,7 @@ func TestExtractSpoiled(t *testing.T) {
 // TestExtractIsBounded gives a kernel no more memory than a few times its limit, however large it says or turns out to be.
 func TestExtractIsBounded(t *testing.T) {
 	const limit = 1 << 20
-	bomb := append([]byte("\x7fELF"), make([]byte, 64<<20)...)
+	bomb := append([]byte("\x7fELF"), make([]byte, 16<<20)...)
 	small := append([]byte("\x7fELF"), make([]byte, limit-4)...)
 	for form, pack := range packs {
 		if form == "xz" { // the test's writer makes nothing smaller

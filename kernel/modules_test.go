@@ -155,17 +155,10 @@ func TestModulesAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	module := fakekernel.Module{Release: testRelease}.Content()
-	files := map[string][]byte{"largest.ko": module, "larger.ko": module, "larger-gz.ko.gz": fakekernel.Gzip(append(module, make([]byte, maxModule)...))}
-	sizes := map[string]int64{"largest.ko": maxModule, "larger.ko": maxModule + 1}
-	for name, content := range files {
+	for name, size := range map[string]int64{"largest.ko": maxModule, "larger.ko": maxModule + 1} {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, content, 0o600); err != nil {
+		if err := errors.Join(os.WriteFile(path, module, 0o600), os.Truncate(path, size)); err != nil {
 			t.Fatal(err)
-		}
-		if size := sizes[name]; size > 0 {
-			if err := os.Truncate(path, size); err != nil {
-				t.Fatal(err)
-			}
 		}
 	}
 	m, err := OpenModules(dir)
@@ -175,10 +168,8 @@ func TestModulesAreBounded(t *testing.T) {
 	if modules, err := m.Resolve("largest"); err != nil || len(modules[0].Content) != maxModule {
 		t.Errorf("the largest: %v", err)
 	}
-	for _, name := range []string{"larger", "larger-gz"} {
-		if _, err := m.Resolve(name); err == nil || !strings.Contains(err.Error(), "larger than") {
-			t.Errorf("%s: %v", name, err)
-		}
+	if _, err := m.Resolve("larger"); err == nil || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("one byte more: %v", err)
 	}
 }
 
