@@ -60,7 +60,7 @@ func (d *driver) forget(uid string) {
 }
 
 // starterPatience is how long the process that started a VMM, and so is told how it ended, may take to settle its run.
-const starterPatience = 300 * time.Millisecond
+const starterPatience = time.Second
 
 // yieldToStarter waits, after the end of a VMM, for the process that started it, if that is another and lives.
 func (d *driver) yieldToStarter(ctx context.Context, uid string) {

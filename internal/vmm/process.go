@@ -127,7 +127,7 @@ func (p *Process) Identity() Identity { return p.identity }
 // Done is closed when the process has ended, and a child has been reaped. It stays open when Close comes before that end.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Wait waits for the end. Any number of callers get the same status.
+// Wait waits for the end. Any number of callers get the same status, but that of another's child may become known only later.
 func (p *Process) Wait(ctx context.Context) (Status, error) {
 	select {
 	case <-p.done:
@@ -140,6 +140,11 @@ func (p *Process) Wait(ctx context.Context) (Status, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.status.Known && !p.closed { // its parent may have reaped it meanwhile
+		if exited, code, signal, err := unix.PidfdExit(int(p.pidfd.Fd())); err == nil && exited {
+			p.status = Status{Known: true, Code: code, Signal: signal}
+		}
+	}
 	return p.status, nil
 }
 
