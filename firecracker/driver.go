@@ -171,16 +171,30 @@ func (d *driver) locked(ctx context.Context, uid string, verb func(context.Conte
 
 // withMachine is locked within a call.
 func (d *driver) withMachine(ctx context.Context, uid string, verb func(context.Context, *state.Lock, *machine) error) error {
-	lock, err := d.state.Lock(ctx, uid)
+	lock, m, err := d.take(ctx, uid, true)
+	if errors.Is(err, errStarterFirst) {
+		d.yieldToStarter(ctx, uid)
+		lock, m, err = d.take(ctx, uid, false)
+	}
 	if err != nil {
 		return err
 	}
 	defer lock.Unlock()
-	m, err := d.load(lock)
-	if err != nil {
-		return err
-	}
 	return verb(ctx, lock, m)
+}
+
+// take locks a machine and loads it.
+func (d *driver) take(ctx context.Context, uid string, yield bool) (*state.Lock, *machine, error) {
+	lock, err := d.state.Lock(ctx, uid)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := d.load(lock, yield)
+	if err != nil {
+		lock.Unlock()
+		return nil, nil, err
+	}
+	return lock, m, nil
 }
 
 // reading calls a function that takes no lock. It is a call: see enter.

@@ -23,8 +23,8 @@ type machine struct {
 }
 
 // load reads a machine under its lock. What an interrupted verb left is finished or undone first, and a run whose VMM has ended is settled, so what load
-// returns is true.
-func (d *driver) load(lock *state.Lock) (*machine, error) {
+// returns is true. With yield it answers errStarterFirst where another process knows better how a run ended.
+func (d *driver) load(lock *state.Lock, yield bool) (*machine, error) {
 	uid := lock.UID()
 	record, err := d.state.ReadRecord(uid)
 	if errors.Is(err, os.ErrNotExist) {
@@ -41,7 +41,7 @@ func (d *driver) load(lock *state.Lock) (*machine, error) {
 		return nil, err
 	}
 	if m.run != nil {
-		if err := d.findRun(lock, m); err != nil {
+		if err := d.findRun(lock, m, yield); err != nil {
 			return nil, err
 		}
 	}
@@ -53,7 +53,7 @@ func (d *driver) load(lock *state.Lock) (*machine, error) {
 }
 
 // findRun finds the VMM of the machine's run, or ends the run.
-func (d *driver) findRun(lock *state.Lock, m *machine) (err error) {
+func (d *driver) findRun(lock *state.Lock, m *machine, yield bool) (err error) {
 	if !m.run.Committed { // nobody starts it, since the lock is ours: a start was interrupted
 		err = d.undoStart(lock, &m.record, m.run)
 		m.run = nil
@@ -65,6 +65,9 @@ func (d *driver) findRun(lock *state.Lock, m *machine) (err error) {
 		if err == nil {
 			err = vmm.ErrGone
 		}
+	}
+	if errors.Is(err, vmm.ErrGone) && yield && d.startersToSettle(m.record.UID) {
+		return errStarterFirst
 	}
 	if errors.Is(err, vmm.ErrGone) {
 		_, err = d.settle(lock, &m.record, m.run, m.name)

@@ -62,13 +62,12 @@ func (d *driver) forget(uid string) {
 // starterPatience is how long the process that started a VMM, and so is told how it ended, may take to settle its run.
 const starterPatience = time.Second
 
-// yieldToStarter waits, after the end of a VMM, for the process that started it, if that is another and lives.
+// errStarterFirst is answered where the process that started a VMM is to settle its run.
+var errStarterFirst = errors.New("who started it settles its run")
+
+// yieldToStarter waits, when a VMM has ended, for the process that started it to settle its run, if that is another and lives.
 func (d *driver) yieldToStarter(ctx context.Context, uid string) {
-	for begin := time.Now(); time.Since(begin) < starterPatience; {
-		run, err := d.state.ReadRun(uid)
-		if err != nil || run == nil || run.Starter == nil || run.Starter.PID == os.Getpid() || d.watchKnows(uid, run) || !vmm.Runs(*run.Starter) {
-			return
-		}
+	for begin := time.Now(); d.startersToSettle(uid) && time.Since(begin) < starterPatience; {
 		select {
 		case <-time.After(2 * time.Millisecond):
 		case <-ctx.Done():
@@ -77,8 +76,14 @@ func (d *driver) yieldToStarter(ctx context.Context, uid string) {
 	}
 }
 
-// watchKnows says whether this process knows how a VMM that has ended did so.
-func (d *driver) watchKnows(uid string, run *state.Run) bool { return d.statusOf(uid, run).Known }
+// startersToSettle says whether a VMM has ended, this process does not know how, and the process that started it lives and will.
+func (d *driver) startersToSettle(uid string) bool {
+	run, err := d.state.ReadRun(uid)
+	if err != nil || run == nil || run.Process == nil || run.Starter == nil || run.Starter.PID == os.Getpid() {
+		return false
+	}
+	return errors.Is(d.alive(uid, run), vmm.ErrGone) && !d.statusOf(uid, run).Known && vmm.Runs(*run.Starter)
+}
 
 // conclude says why a run ended. The guest's console is no evidence: a guest can write there what it likes.
 //

@@ -29,7 +29,6 @@ func (d *driver) Wait(ctx context.Context, uid string) (exit microvm.Exit, err e
 		}
 		select {
 		case <-m.process.Done():
-			d.yieldToStarter(ctx, uid)
 		case <-ctx.Done():
 			return microvm.Exit{}, context.Cause(ctx)
 		}

@@ -90,7 +90,6 @@ func (d *driver) keep(uid string, w *watch) {
 	case <-d.life.Done():
 		return
 	}
-	d.yieldToStarter(d.life, uid)
 	if err := d.reap(d.life, uid); err != nil && d.life.Err() == nil && !errors.Is(err, microvm.ErrNotFound) {
 		d.log.Warn("the end of a machine is not settled", "uid", uid, "error", err)
 	}
