@@ -35,7 +35,7 @@ type Options struct {
 	// Bare runs VMMs as this process's user without a jail. For development: a guest that breaks out of its VMM is this user.
 	Bare bool
 	// FirstUID is the first of UIDCount users and groups that jailed VMMs run as, one for each machine. They should belong to nobody else.
-	// Optional: 64000, 10000.
+	// Optional: 1900000000, 10000: where systemd, user namespaces and the nobody user are not (systemd's UIDS-GIDS).
 	FirstUID, UIDCount int
 	// Slice is the cgroup v2 under which each VMM has a leaf of its own, as a path from the hierarchy's root. Optional: /microvm.slice.
 	Slice string
@@ -61,7 +61,7 @@ const (
 	defaultRootfs    = "/var/lib/firecracker/rootfs/default.ext4"
 	defaultTemplates = "/var/lib/microvm/rootfs-templates"
 	defaultSlice     = "/microvm.slice"
-	defaultFirstUID  = 64000
+	defaultFirstUID  = 1_900_000_000
 	defaultUIDCount  = 10000
 )
 
