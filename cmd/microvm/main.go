@@ -5,27 +5,22 @@
 //
 // # Caveats
 //
-// It exits with the guest command's status where there is one, 125 when the verb itself fails, and 2 for a wrong command line.
+// It exits with the guest command's status where there is one, 125 when the verb itself fails, 2 for a wrong command line, and 130 or 143 when SIGINT or SIGTERM ended
+// the verb.
 package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 )
 
-const (
-	exitUsage  = 2
-	exitFailed = 125 // as docker and podman
-)
-
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignal(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
@@ -39,6 +34,10 @@ func run(ctx context.Context, args []string) int {
 		Long:          "microvm creates, runs and ends microVMs on Firecracker.\n\nIt is configured by the environment: see `microvm doctor`, and package firecracker's documentation of OptionsFromEnv.",
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs, // of what is no command
+		RunE:          noCommand,
+
+		SuggestionsMinimumDistance: 2,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
@@ -46,29 +45,19 @@ func run(ctx context.Context, args []string) int {
 		renameCommand(), trimCommand(), destroyCommand(), listCommand(), inspectCommand(), consoleCommand(), waitCommand(), eventsCommand(),
 		doctorCommand(), kernelCommand(), purgeCommand(), setupCommand())
 	root.SetArgs(args)
-	return exitCode(root.ExecuteContext(ctx))
+	return exitCode(ctx, root.ExecuteContext(ctx))
 }
 
-// status is a verb that worked and has a status of the guest's to exit with.
-type status int
-
-func (s status) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
-
-// usageError is a wrong command line.
-type usageError struct{ error }
-
-func exitCode(err error) int {
-	if err == nil {
-		return 0
+// noCommand shows what there is, or refuses a command that there is not.
+func noCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return root.Help()
 	}
-	if guest := status(0); errors.As(err, &guest) {
-		return int(guest)
+	err := fmt.Errorf("unknown command %q (microvm --help lists what there is)", args[0])
+	if similar := root.SuggestionsFor(args[0]); len(similar) > 0 {
+		err = fmt.Errorf("unknown command %q (is it %s?)", args[0], strings.Join(similar, " or "))
 	}
-	fmt.Fprintln(os.Stderr, "microvm:", err)
-	if wrong := (usageError{}); errors.As(err, &wrong) {
-		return exitUsage
-	}
-	return exitFailed
+	return usageError{err}
 }
 
 // count returns a check of the number of arguments.

@@ -1,0 +1,83 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/tangle-network/microvm-runtime/internal/testing/leak"
+	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
+)
+
+// TestLabCommands executes in a real guest: streams are apart, and the command exits as the guest's does, or as what ended it has it.
+func TestLabCommands(t *testing.T) {
+	p := ring.Lab(t)
+	dir := t.TempDir()
+	for name, value := range map[string]string{
+		"MICROVM_FIRECRACKER_BIN": p.Firecracker, "MICROVM_JAILER_BIN": p.Jailer, "MICROVM_FIRECRACKER_KERNEL": p.Vmlinux, "MICROVM_KERNEL_MODULES": p.Modules,
+		"MICROVM_AGENT_BIN": p.Agent, "MICROVM_IMAGE": p.Base, "MICROVM_STATE_DIR": filepath.Join(dir, "state"), "MICROVM_SOCKET_DIR": filepath.Join(dir, "run"),
+		"MICROVM_JAILER_CGROUP_PARENT": leak.Slice(filepath.Base(dir)),
+	} {
+		t.Setenv(name, value)
+	}
+	t.Cleanup(func() { expect(t, 0, "purge", "--yes") })
+	expect(t, 0, "create", "one")
+	expect(t, 0, "start", "one")
+	stdout, stderr := expect(t, 7, "exec", "one", "sh", "-c", "echo out; echo err >&2; exit 7")
+	if stdout != "out\n" || stderr != "err\n" {
+		t.Errorf("standard output %q, standard error %q", stdout, stderr)
+	}
+	expect(t, 128+9, "exec", "one", "sh", "-c", "kill -9 $$")
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		signalled(t, signal)
+	}
+	if stdout, _ := expect(t, 0, "exec", "one", "sh", "-c", "cat /proc/[0-9]*/comm"); strings.Contains(stdout, "sleep") {
+		t.Errorf("what was interrupted runs still:\n%s", stdout)
+	}
+	expect(t, 0, "destroy", "one")
+	expect(t, 3, "run", "sh", "-c", "exit 3")
+	if stdout, _ := expect(t, 0, "ls", "--json"); stdout != "[]\n" {
+		t.Errorf("machines %s", stdout)
+	}
+}
+
+// expect runs microvm and checks the status that it exits with.
+func expect(t *testing.T, code int, args ...string) (stdout, stderr string) {
+	t.Helper()
+	var out, errs strings.Builder
+	cmd := exec.Command("microvm", args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); cmd.ProcessState.ExitCode() != code {
+		t.Errorf("%q: %v, want status %d\n%s%s", args, err, code, out.String(), errs.String())
+	}
+	return out.String(), errs.String()
+}
+
+// signalled sends a signal to a microvm that executes.
+func signalled(t *testing.T, signal syscall.Signal) {
+	t.Helper()
+	cmd := exec.Command("microvm", "exec", "one", "sh", "-c", "echo ready; exec sleep 1000")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		cmd.Process.Kill()
+		t.Errorf("%q, %v", line, err)
+	} else if err := cmd.Process.Signal(signal); err != nil {
+		t.Error(err)
+	}
+	err = cmd.Wait()
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 128+int(signal) {
+		t.Errorf("after %v: %v, want status %d", signal, err, 128+int(signal))
+	}
+}
