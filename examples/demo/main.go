@@ -5,6 +5,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -16,18 +17,18 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/firecracker"
 	"github.com/tangle-network/microvm-runtime/guest"
-	"github.com/tangle-network/microvm-runtime/internal/inventory"
 )
 
 func main() {
 	nonce := flag.String("nonce", rand.Text(), "text whose sha256 the guest computes")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, *nonce); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
@@ -45,40 +46,57 @@ func run(ctx context.Context, nonce string) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	options.StateDir, options.SocketDir = filepath.Join(dir, "state"), filepath.Join(dir, "run")
+	options.StateDir, options.SocketDir, options.Slice = filepath.Join(dir, "state"), filepath.Join(dir, "run"), "/"+filepath.Base(dir)+".slice"
+	h, err := lookAt(dir, options.Slice)
+	if err != nil {
+		return err
+	}
 	rt, err := firecracker.New(options)
 	if err != nil {
 		return err
 	}
-	defer rt.Close()
-	census := inventory.Options{Slice: options.Defaults().Slice, Roots: []string{filepath.Join(dir, "state", "jails"), filepath.Join(dir, "state", "machines"), filepath.Join(dir, "run")}}
-	before, err := inventory.Take(census)
-	if err != nil {
+	uid, err := life(ctx, rt, nonce, h)
+	if err := errors.Join(err, rt.Close()); err != nil {
 		return err
 	}
-	if err := life(ctx, rt, nonce, func() { printInventory("while it runs", census, before) }); err != nil {
+	step("the host afterwards: what the machine had is gone")
+	if err := h.machineGone(uid); err != nil {
 		return err
 	}
-	return leftovers(census, before)
+	step("purge")
+	if _, err := firecracker.Purge(ctx, options); err != nil {
+		return err
+	}
+	step("the host after that, all of it, against what it was before")
+	return h.asBefore()
 }
 
 // life is the demo proper.
-func life(ctx context.Context, rt *microvm.Runtime, nonce string, look func()) error {
+func life(ctx context.Context, rt *microvm.Runtime, nonce string, h *host) (uid string, err error) {
 	step("create")
 	vm, err := rt.Create(ctx, "demo", microvm.Spec{})
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer vm.Destroy(context.WithoutCancel(ctx)) // after a failure; a second Destroy finds nothing
 
 	step("start")
 	if err := start(ctx, vm); err != nil {
-		return err
+		return "", err
 	}
-	look()
+	step("the host while it runs")
+	if err := h.print(); err != nil {
+		return "", err
+	}
+	step("execute")
 	if err := commands(ctx, vm, nonce); err != nil {
-		return err
+		return "", err
 	}
+	return vm.UID(), rest(ctx, rt, vm)
+}
+
+// rest is a machine's life after its work.
+func rest(ctx context.Context, rt *microvm.Runtime, vm *microvm.VM) error {
 	step("console, the last 300 bytes")
 	if err := printConsole(ctx, vm); err != nil {
 		return err
@@ -132,7 +150,6 @@ func start(ctx context.Context, vm *microvm.VM) error {
 }
 
 func commands(ctx context.Context, vm *microvm.VM, nonce string) error {
-	step("execute")
 	for _, args := range [][]string{
 		{"grep", "PRETTY_NAME", "/etc/os-release"},
 		{"uname", "-sr"},
@@ -164,12 +181,41 @@ func commands(ctx context.Context, vm *microvm.VM, nonce string) error {
 	return nil
 }
 
-// show executes a command with our own streams.
+// show executes a command and prints what it wrote, each stream as it comes, with its name before each line.
 func show(ctx context.Context, vm *microvm.VM, args ...string) error {
 	fmt.Println("$", strings.Join(args, " "))
+	stdout, stderr := &lines{name: "stdout"}, &lines{name: "stderr"}
 	cmd := guest.Command(vm, args[0], args[1:]...)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
-	return cmd.Run(ctx)
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	err := cmd.Run(ctx)
+	stdout.end()
+	stderr.end()
+	return err
+}
+
+// lines prints lines with a name before each.
+type lines struct {
+	name string
+	rest []byte // A line that has not ended.
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.rest = append(l.rest, p...)
+	for {
+		line, rest, ended := bytes.Cut(l.rest, []byte("\n"))
+		if !ended {
+			return len(p), nil
+		}
+		fmt.Printf("%s | %s\n", l.name, line)
+		l.rest = rest
+	}
+}
+
+// end prints a last line that has no end.
+func (l *lines) end() {
+	if len(l.rest) > 0 {
+		fmt.Printf("%s | %s\n", l.name, l.rest)
+	}
 }
 
 func printConsole(ctx context.Context, vm *microvm.VM) error {
@@ -188,43 +234,6 @@ func list(ctx context.Context, rt *microvm.Runtime) error {
 		fmt.Println(info.Name, info.UID, info.State, info.Spec.VCPUs, "vCPU", info.Spec.MemoryMiB, "MiB")
 	}
 	return err
-}
-
-func printInventory(when string, census inventory.Options, before inventory.Census) {
-	now, err := inventory.Take(census)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	changes := inventory.Diff(before, now)
-	fmt.Printf("the host %s: %d things more\n", when, len(changes.Added))
-	for _, item := range changes.Added {
-		if item.Kind == "process" || item.Kind == "cgroup" || item.Kind == "socket" || item.Kind == "fifo" {
-			fmt.Printf("  + %s %s\n", item.Kind, item.Name)
-		}
-	}
-}
-
-// leftovers shows what the machine left on the host, and fails when that is anything but the journal.
-func leftovers(census inventory.Options, before inventory.Census) error {
-	after, err := inventory.Take(census)
-	if err != nil {
-		return err
-	}
-	step("the host afterwards, as a diff")
-	changes := inventory.Diff(before, after)
-	left := changes.Added[:0]
-	for _, item := range changes.Added {
-		if filepath.Base(item.Name) != "journal" && filepath.Base(item.Name) != "firecracker" {
-			left = append(left, item)
-		}
-	}
-	changes.Added = left
-	if !changes.Empty() {
-		return fmt.Errorf("something is left:\n%s", changes)
-	}
-	fmt.Println("(empty)")
-	return nil
 }
 
 func step(name string) { fmt.Printf("\n== %s\n", name) }

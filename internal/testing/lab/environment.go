@@ -58,11 +58,12 @@ func Binaries(p setup.Parts) map[string]string {
 	return files
 }
 
-// Environment returns the variables by which package firecracker, and package ring, find the parts.
+// Environment returns the variables by which package firecracker, and package ring, find the parts where real guests run: that is ring 4.
 func Environment(p setup.Parts) []string {
 	return []string{
 		"MICROVM_FIRECRACKER_BIN=" + p.Firecracker, "MICROVM_JAILER_BIN=" + p.Jailer, "MICROVM_FIRECRACKER_KERNEL=" + p.Vmlinux,
 		"MICROVM_KERNEL_MODULES=" + p.Modules, "MICROVM_IMAGE=" + p.Base, "MICROVM_AGENT_BIN=" + p.Agent,
 		"MICROVM_TEST_FIRECRACKER=" + p.Firecracker, "MICROVM_TEST_AGENT=" + p.Agent, "MICROVM_TEST_MICROVM=" + p.Microvm, "MICROVM_TEST_BUSYBOX=" + p.Busybox,
+		"MICROVM_TEST_RING=4",
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
@@ -41,7 +42,7 @@ const bootPatience = time.Minute
 func main() {
 	n := flag.Int("n", 15, "boots of each guest")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	result, err := run(ctx, *n)
 	if err == nil {

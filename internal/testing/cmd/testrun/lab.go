@@ -64,7 +64,7 @@ func compile(ctx context.Context, dir string, packages []string) ([]lab.Job, err
 // labJobs runs jobs in the lab.
 func labJobs(ctx context.Context, t *tally, parts setup.Parts, jobs []lab.Job) error {
 	for i := range jobs {
-		jobs[i].Env = append(lab.Environment(lab.Inside(parts)), "MICROVM_TEST_RING=4")
+		jobs[i].Env = lab.Environment(lab.Inside(parts))
 	}
 	l := &listener{ctx: ctx, tally: t, jobs: jobs}
 	err := lab.Run(ctx, lab.Options{Parts: parts, Files: lab.Binaries(parts), Jobs: jobs, Event: l.hear})
@@ -122,7 +122,7 @@ func nativeJobs(ctx context.Context, t *tally, parts setup.Parts, jobs []lab.Job
 			continue
 		}
 		cmd := exec.CommandContext(ctx, job.Program, job.Args...)
-		cmd.Env = append(append(os.Environ(), lab.Environment(parts)...), "MICROVM_TEST_RING=4")
+		cmd.Env = append(os.Environ(), lab.Environment(parts)...)
 		cmd.Stdout, cmd.Stderr = c.in, c.in
 		if err := cmd.Run(); cmd.ProcessState == nil {
 			fmt.Fprintln(c.in, err)

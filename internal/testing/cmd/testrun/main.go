@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -31,7 +32,7 @@ func main() {
 	rings := flag.String("rings", "1,2,3,4", "which rings to run")
 	firecracker := flag.String("firecracker", os.Getenv("MICROVM_TEST_FIRECRACKER"), "another firecracker for rings 3 and 4, with its jailer beside it")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, strings.Split(*rings, ","), *firecracker); err != nil {
 		fmt.Fprintln(os.Stderr, "testrun:", err)

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/tangle-network/microvm-runtime/doctor"
@@ -34,7 +35,7 @@ func main() {
 	timeout := flag.Duration("timeout", 5*time.Minute, "kill the program after this long")
 	log := flag.String("log", "", "path for the console of the lab's kernel")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	code, err := run(ctx, files, *timeout, *log, flag.Args())
 	if err != nil {
