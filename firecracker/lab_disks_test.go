@@ -108,7 +108,7 @@ func TestLabTrim(t *testing.T) {
 	r := newLabRig(t, false)
 	vm := r.create(microvm.Spec{LayerMiB: 256})
 	r.start(vm)
-	sum := sh(t, vm, "head -c 8M /dev/urandom > /kept; head -c 32M /dev/zero | tr '\\0' x > /gone; sync; rm /gone; sha256sum /kept")
+	sum := sh(t, vm, "head -c 8M /dev/urandom > /kept; head -c 32M /dev/zero | tr '\\0' x > /gone; sync; rm /gone; sync; sha256sum /kept")
 	if _, err := vm.Trim(t.Context()); !errors.Is(err, microvm.ErrState) {
 		t.Errorf("Trim of a machine that runs = %v", err)
 	}
@@ -142,7 +142,7 @@ func TestLabGrownRootfs(t *testing.T) {
 	rootfs := filepath.Join(t.TempDir(), "rootfs.ext4")
 	err := busyguest.WriteRootfs(t.Context(), rootfs, r.parts.Busybox, map[string]string{
 		"etc/inittab": "::sysinit:/etc/rc\n",
-		"etc/rc":      "#!/bin/sh\nbusybox mount -o remount,rw / && busybox dd if=/dev/zero of=/fill bs=1M count=100 && echo it is $(busybox df -m / | busybox awk 'NR==2 {print ($2 > 180)}') large\nbusybox reboot\n",
+		"etc/rc":      "#!/bin/sh\nbusybox mount -t proc proc /proc && busybox mount -o remount,rw / && busybox dd if=/dev/zero of=/fill bs=1M count=100 && echo it is $(busybox df -m / | busybox awk 'NR==2 {print ($2 > 180)}') large\nbusybox reboot\n",
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -136,8 +136,12 @@ func TestGrowExt4(t *testing.T) {
 	if size, _, err := Inspect(path); err != nil || size != 64<<20 {
 		t.Errorf("after a refusal: %d bytes, %v", size, err)
 	}
+	tool(t, "tune2fs", "-O", "read-only", path) // as base images are
 	if err := GrowExt4(t.Context(), path, 1024); err != nil {
 		t.Fatal(err)
+	}
+	if features := tool(t, "dumpe2fs", "-h", path); bytes.Contains(features, []byte("read-only")) {
+		t.Errorf("it can't be written to:\n%s", features)
 	}
 	if err := run(t.Context(), 0, "e2fsck", "-f", "-n", path); err != nil {
 		t.Error(err)

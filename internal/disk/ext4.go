@@ -70,7 +70,8 @@ func Inspect(path string) (size int64, isExt4 bool, err error) {
 	return info.Size(), string(found) == magic, nil
 }
 
-// GrowExt4 makes the ext4 in a file so many MiB large, with e2fsck, which resize2fs asks for, and resize2fs. It is for preparing: machines get clones of it.
+// GrowExt4 makes the ext4 in a file so many MiB large, and one that can be written to, with e2fsck, which resize2fs asks for, tune2fs and resize2fs. It is
+// for preparing: machines get clones of it.
 func GrowExt4(ctx context.Context, path string, sizeMiB int) error {
 	size, _, err := Inspect(path)
 	if err != nil {
@@ -84,6 +85,9 @@ func GrowExt4(ctx context.Context, path string, sizeMiB int) error {
 	}
 	const corrected = 1 // e2fsck(8): errors were corrected
 	if err := run(ctx, corrected, "e2fsck", "-f", "-p", path); err != nil {
+		return err
+	}
+	if err := run(ctx, 0, "tune2fs", "-O", "^read-only", path); err != nil { // of a base image, which nobody was to write to
 		return err
 	}
 	return run(ctx, 0, "resize2fs", path)
