@@ -142,7 +142,7 @@ func TestLabGrownRootfs(t *testing.T) {
 	rootfs := filepath.Join(t.TempDir(), "rootfs.ext4")
 	err := busyguest.WriteRootfs(t.Context(), rootfs, r.parts.Busybox, map[string]string{
 		"etc/inittab": "::sysinit:/etc/rc\n",
-		"etc/rc":      "#!/bin/sh\nbusybox mount -t proc proc /proc && busybox mount -o remount,rw / && busybox dd if=/dev/zero of=/fill bs=1M count=100 && echo it is $(busybox df -m / | busybox awk 'NR==2 {print ($2 > 180)}') large\nbusybox reboot\n",
+		"etc/rc":      "#!/bin/sh\nbusybox mount -t proc proc /proc && busybox mount -o remount,rw / && busybox mount -t devtmpfs dev /dev && busybox dd if=/dev/zero of=/fill bs=1M count=100 && echo it is $(busybox df -m / | busybox awk 'NR==2 {print ($2 > 180)}') large\nbusybox reboot\n",
 	})
 	if err != nil {
 		t.Fatal(err)
