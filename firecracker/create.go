@@ -188,9 +188,11 @@ func (d *driver) makeDisk(ctx context.Context, record *state.Record) error {
 	}
 	if record.Jailed {
 		uid, gid := d.jailUser(record)
-		return os.Chown(path, uid, gid)
+		if err := os.Chown(path, uid, gid); err != nil {
+			return err
+		}
 	}
-	return nil
+	return disk.Sync(path) // the record is about to say that it is there
 }
 
 // diskPath returns where the machine's own disk is, which no VMM can reach by name.

@@ -19,6 +19,9 @@ import (
 // reapPatience is how long a reader waits for the lock of a machine whose VMM has ended and is not settled yet.
 const reapPatience = 100 * time.Millisecond
 
+// settlePatience is how long a reader waits for a machine to be settled that he has the lock of.
+const settlePatience = 2 * time.Second
+
 // Resolve finds a machine by name, else by uid.
 func (d *driver) Resolve(ctx context.Context, ref string) (string, error) {
 	ctx, leave, err := d.enter(ctx)
@@ -92,9 +95,7 @@ func (d *driver) info(ctx context.Context, uid, name string) (microvm.Info, erro
 		return info, err
 	}
 	d.yieldToStarter(ctx, uid)
-	patient, cancel := context.WithTimeout(ctx, reapPatience)
-	defer cancel()
-	unsettled := d.reap(patient, uid)
+	unsettled := d.reapSoon(ctx, uid)
 	if err := context.Cause(ctx); err != nil {
 		return info, err
 	}
@@ -106,6 +107,24 @@ func (d *driver) info(ctx context.Context, uid, name string) (microvm.Info, erro
 		info.Problem = fmt.Sprintf("its run has ended and can't be settled: %v", unsettled)
 	}
 	return info, nil
+}
+
+// reapSoon is reap for who does not want to wait for a machine's lock, nor for a disk to which what its guest wrote is flushed. That goes on behind.
+func (d *driver) reapSoon(ctx context.Context, uid string) error {
+	patient, cancel := context.WithTimeout(ctx, reapPatience)
+	reaped := make(chan error, 1)
+	d.calls.Go(func() {
+		defer cancel()
+		reaped <- d.reap(patient, uid)
+	})
+	select {
+	case err := <-reaped:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(settlePatience):
+		return context.DeadlineExceeded
+	}
 }
 
 // look reads a machine's records. It says whether the run in them has ended, or is to end whatever comes, without being settled.

@@ -16,7 +16,7 @@ var errStarted = errors.New("it was started meanwhile")
 
 // lastExit returns how the last run ended; nil when there was none, or while one goes on.
 //
-//	there is a record of its end            what that says
+//	there is a record of its end            what that says; unknown where it is damaged: it is not flushed, and a power cut may tear it
 //	it began before the host's present boot host-reboot
 //	it began since                          unknown, or, while a VMM runs all the same, microvm.ErrBusy
 func (d *driver) lastExit(uid string, run *state.Run) (*microvm.Exit, error) {
@@ -24,10 +24,13 @@ func (d *driver) lastExit(uid string, run *state.Run) (*microvm.Exit, error) {
 		return nil, nil
 	}
 	exit, err := d.state.ReadExit(uid)
+	begun, ok := d.state.Begun(uid)
+	if errors.Is(err, state.ErrDamaged) {
+		return &microvm.Exit{Reason: microvm.ReasonUnknown, Code: -1, Time: begun, Evidence: []string{err.Error()}}, nil
+	}
 	if exit != nil || err != nil {
 		return exit, err
 	}
-	begun, ok := d.state.Begun(uid)
 	if !ok {
 		return nil, nil
 	}

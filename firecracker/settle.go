@@ -24,6 +24,7 @@ func (d *driver) settle(lock *state.Lock, record *state.Record, run *state.Run, 
 	exit := d.conclude(record, run, status)
 	d.keepLog(record)
 	<-d.drained(uid)
+	exit.Evidence = append(exit.Evidence, d.syncDisks(record)...)
 	errs := []error{d.endLeaf(uid), d.place(record).remove(), lock.WriteExit(exit)}
 	if err := errors.Join(errs...); err != nil {
 		return &exit, fmt.Errorf("settle: %w", err)

@@ -3,7 +3,8 @@
 // Package disk copies files that are mostly holes, and makes empty file systems for writable layers.
 //
 // There are only a few functions: [Clone] and [LinkOrCopy] copy, [EmptyExt4] and [GrowExt4] prepare file systems,
-// [Find] finds the programs that they do it with, and [TrimExt4] makes holes of what a file system does not use.
+// [Find] finds the programs that they do it with, and [TrimExt4] makes holes of what a file system does not use. [Sync], [SyncData], [SyncDir] and [MakeDir] make what
+// was done survive power loss.
 //
 // # Caveats
 //

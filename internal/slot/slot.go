@@ -26,6 +26,7 @@ import (
 	"syscall"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/disk"
 	"github.com/tangle-network/microvm-runtime/internal/tidy"
 )
 
@@ -50,7 +51,7 @@ type Pool struct {
 // Open makes the pool's directories where they are missing.
 func Open(dir string, users Range) (*Pool, error) {
 	for _, sub := range []string{"", "lease", "owner"} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		if err := disk.MakeDir(filepath.Join(dir, sub)); err != nil {
 			return nil, err
 		}
 	}
@@ -92,6 +93,11 @@ func (p *Pool) Lease(owner string) (Slot, error) {
 	}
 	if err := os.Symlink(owner, p.lease(number)); err != nil {
 		return Slot{}, errors.Join(err, os.Remove(p.owner(owner)))
+	}
+	for _, sub := range []string{"owner", "lease"} { // else, after a power cut, two machines could have one user
+		if err := disk.SyncDir(filepath.Join(p.dir, sub)); err != nil {
+			return Slot{}, err
+		}
 	}
 	return p.Slot(number), nil
 }

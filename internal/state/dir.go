@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/tangle-network/microvm-runtime/internal/disk"
 	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
 
@@ -41,7 +42,7 @@ func Open(root string, layout Layout) (*Dir, error) {
 		return nil, err
 	}
 	for _, dir := range []string{d.names(), filepath.Join(root, "machines"), filepath.Join(d.sockets, runDir)} {
-		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		if err := disk.MakeDir(dir); err != nil {
 			return nil, err
 		}
 	}

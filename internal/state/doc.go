@@ -16,8 +16,8 @@
 //
 // A directory that holds anything and lacks its marker is somebody else's: it is refused and not touched. Nor is what others put into ours.
 //
-// A record is replaced by rename, so a reader needs no lock and sees the old one or the new one, whole. Only the durable record is
-// fsynced. What the volatile one says holds only under the boot id that it carries.
+// A record is replaced by rename, so a reader needs no lock and sees the old one or the new one, whole. The durable record, the names, the machines' directories, the layout and the markers are
+// fsynced; exit.json and started are not: a torn one says so. What the volatile record says holds only under the boot id that it carries.
 //
 // No symbolic link is followed below the directories, and nothing that belongs to another user is believed.
 //

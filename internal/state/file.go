@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/disk"
 )
 
 // ErrDamaged is returned for a file that can't be what this package wrote.
@@ -66,7 +67,7 @@ func replace(path string, text []byte, durable bool) error {
 		return errors.Join(err, ignoreMissing(os.Remove(temp)))
 	}
 	if durable {
-		return syncDir(filepath.Dir(path))
+		return disk.SyncDir(filepath.Dir(path))
 	}
 	return nil
 }
@@ -132,14 +133,6 @@ func ours(f *os.File, forbidden os.FileMode) error {
 		return fmt.Errorf("%w: has %d links", ErrDamaged, stat.Nlink)
 	}
 	return nil
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 func ignoreMissing(err error) error {

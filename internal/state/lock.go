@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/disk"
 	"github.com/tangle-network/microvm-runtime/internal/flock"
 )
 
@@ -29,7 +30,11 @@ func (d *Dir) Create(ctx context.Context, uid string) (*Lock, error) {
 	if err := os.Mkdir(d.Machine(uid), 0o700); err != nil {
 		return nil, err
 	}
-	l, err := d.Lock(ctx, uid)
+	err := disk.SyncDir(filepath.Dir(d.Machine(uid)))
+	var l *Lock
+	if err == nil {
+		l, err = d.Lock(ctx, uid)
+	}
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(d.Machine(uid)))
 	}

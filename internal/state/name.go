@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/disk"
 	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
 
@@ -34,7 +35,7 @@ func (l *Lock) Bind(name string) error {
 	if err != nil {
 		return err
 	}
-	return syncDir(l.dir.names())
+	return disk.SyncDir(l.dir.names())
 }
 
 // Unbind frees the machine's name, if it has one.
@@ -46,7 +47,7 @@ func (l *Lock) Unbind() error {
 	if err := ignoreMissing(os.Remove(l.dir.name(name))); err != nil {
 		return err
 	}
-	return syncDir(l.dir.names())
+	return disk.SyncDir(l.dir.names())
 }
 
 // Rename gives the machine another name in one step, if nobody has it: microvm.ErrExists.
@@ -65,7 +66,7 @@ func (l *Lock) Rename(name string) error {
 	if err != nil {
 		return err
 	}
-	return syncDir(l.dir.names())
+	return disk.SyncDir(l.dir.names())
 }
 
 // Lookup returns the uid of the machine with this name, else the one with this uid, else microvm.ErrNotFound.

@@ -47,7 +47,7 @@ type File struct {
 // Open makes the store's directories where they are missing.
 func Open(dir string) (*Store, error) {
 	for _, sub := range []string{"", "files"} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		if err := disk.MakeDir(filepath.Join(dir, sub)); err != nil {
 			return nil, err
 		}
 	}
@@ -113,6 +113,9 @@ func (s *Store) Make(ctx context.Context, key string, create func(temp string) e
 		return File{}, err
 	}
 	if err := os.Rename(temp, s.path(key)); err != nil {
+		return File{}, err
+	}
+	if err := disk.SyncDir(filepath.Join(s.dir, "files")); err != nil {
 		return File{}, err
 	}
 	return s.find(key)
