@@ -60,7 +60,7 @@ func (d *driver) create(ctx context.Context, name string, record *state.Record) 
 		return err
 	}
 	if record.Jailed {
-		if err := steps.Do("slot", func() error { return d.lease(record) }, func() error { return d.slots.Release(record.UID) }); err != nil {
+		if err := steps.Do("slot", func() error { return d.lease(ctx, record) }, func() error { return d.unlease(ctx, record) }); err != nil {
 			return err
 		}
 	}
@@ -160,13 +160,22 @@ func (d *driver) importFiles(ctx context.Context, record *state.Record) (err err
 }
 
 // lease takes a slot, whose user the machine is jailed as.
-func (d *driver) lease(record *state.Record) error {
-	slot, err := d.slots.Lease(record.UID)
+func (d *driver) lease(ctx context.Context, record *state.Record) error {
+	slot, err := d.slots.Lease(ctx, record.UID)
 	if err != nil {
 		return err
 	}
 	record.Slot, record.JailUID, record.JailGID = slot.Number, slot.UID, slot.GID
 	return nil
+}
+
+// undoPatience is how long what is undone waits for another process. The context that it is undone for has ended.
+const undoPatience = 2 * time.Second
+
+func (d *driver) unlease(ctx context.Context, record *state.Record) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoPatience)
+	defer cancel()
+	return d.slots.Release(ctx, record.UID)
 }
 
 // makeDisk makes the machine's own disk: an empty layer, or a private copy of the root file system.

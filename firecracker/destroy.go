@@ -44,10 +44,10 @@ func (d *driver) Destroy(ctx context.Context, uid string) error {
 	if err := d.canEnd(uid); err != nil {
 		return err
 	}
-	return d.destroy(lock, &record, name)
+	return d.destroy(ctx, lock, &record, name)
 }
 
-func (d *driver) destroy(lock *state.Lock, record *state.Record, name string) error {
+func (d *driver) destroy(ctx context.Context, lock *state.Lock, record *state.Record, name string) error {
 	steps := step.Begin("destroy", d.options.hook)
 	record.Phase = state.PhaseDestroying
 	if err := steps.Do("record", func() error { return recordEnd(lock, record) }, nil); err != nil {
@@ -65,7 +65,7 @@ func (d *driver) destroy(lock *state.Lock, record *state.Record, name string) er
 	if err := steps.Do("drives", func() error { return d.returnDrives(record.UID) }, nil); err != nil {
 		return err
 	}
-	if err := steps.Do("slot", func() error { return d.slots.Release(record.UID) }, nil); err != nil {
+	if err := steps.Do("slot", func() error { return d.slots.Release(ctx, record.UID) }, nil); err != nil {
 		return err
 	}
 	if err := steps.Do("name", lock.Unbind, nil); err != nil {

@@ -226,10 +226,15 @@ func (d *driver) Close() error {
 	return nil
 }
 
+// tellPatience is how long another process may hold the journal.
+const tellPatience = time.Second
+
 // tell writes an event to the journal. That it can't is logged and harms nothing: the records are the truth.
 func (d *driver) tell(record *state.Record, name string, what microvm.EventType, exit *microvm.Exit) {
 	event := microvm.Event{Time: time.Now(), Type: what, UID: record.UID, Name: name, Exit: exit, Labels: record.Spec.Labels}
-	if err := journal.Append(d.state.Journal(), event); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), tellPatience) // what is told has happened, whatever the call's context says
+	defer cancel()
+	if err := journal.Append(ctx, d.state.Journal(), event); err != nil {
 		d.log.Warn("event is lost", "event", what, "uid", record.UID, "error", err)
 	}
 }

@@ -193,7 +193,7 @@ func TestRealDriveOfLostMachine(t *testing.T) {
 	if lost, err = r.createWith("lost", microvm.Drive{Path: path}); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.RemoveAll(r.driver.state.Machine(lost.UID())), os.Remove(filepath.Join(r.options.StateDir, "names", "lost")), r.driver.slots.Release(lost.UID())); err != nil {
+	if err := errors.Join(os.RemoveAll(r.driver.state.Machine(lost.UID())), os.Remove(filepath.Join(r.options.StateDir, "names", "lost")), r.driver.slots.Release(t.Context(), lost.UID())); err != nil {
 		t.Fatal(err)
 	}
 	next, err := r.createWith("next", microvm.Drive{Path: path})

@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/flock"
 )
 
 // Follow returns what is appended to the journal at path from this call on, until ctx ends or the iteration is left. Descriptors are held until
@@ -91,10 +92,10 @@ func (w *follower) drain(ctx context.Context, yield func(microvm.Event, error) b
 		if !w.read(ctx, yield) {
 			return false
 		}
-		if same(w.file, w.path) {
+		if flock.Current(w.file, w.path) {
 			return true
 		}
-		next, err := w.successor()
+		next, err := w.successor(ctx)
 		if err == nil && !w.read(ctx, yield) { // what was written between its end and its renaming
 			next.Close()
 			return false
@@ -111,8 +112,8 @@ func (w *follower) drain(ctx context.Context, yield func(microvm.Event, error) b
 }
 
 // successor opens the journal after the present one. While it holds the lock of the newest nobody renames any. With ErrLost it is the oldest there is.
-func (w *follower) successor() (*os.File, error) {
-	newest, err := openLocked(w.path)
+func (w *follower) successor(ctx context.Context) (*os.File, error) {
+	newest, err := flock.Lock(ctx, w.path)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +121,7 @@ func (w *follower) successor() (*os.File, error) {
 	oldest := w.path
 	for n := range keptOld + 1 {
 		name := numbered(w.path, n)
-		if same(w.file, name) {
+		if flock.Current(w.file, name) {
 			return os.OpenFile(numbered(w.path, max(n-1, 0)), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 		}
 		if _, err := os.Lstat(name); err == nil {

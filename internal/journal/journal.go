@@ -13,13 +13,14 @@
 package journal
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
 	"strconv"
-	"syscall"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/flock"
 )
 
 const (
@@ -30,35 +31,18 @@ const (
 // ErrLost is told to a follower that was too slow.
 var ErrLost = errors.New("events were lost: the follower was too slow")
 
-// Append adds one event to the journal at path.
-func Append(path string, event microvm.Event) error {
+// Append adds one event to the journal at path. It waits for others that do until ctx ends.
+func Append(ctx context.Context, path string, event microvm.Event) error {
 	line, err := json.Marshal(event)
 	if err != nil {
 		return err
 	}
-	f, err := openLocked(path)
+	f, err := flock.Lock(ctx, path) // so that nobody renames it meanwhile
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(append(line, '\n'))
 	return errors.Join(err, rotate(f, path), f.Close())
-}
-
-// openLocked opens the present journal and locks it, so that nobody renames it meanwhile.
-func openLocked(path string) (*os.File, error) {
-	for {
-		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
-		if err != nil {
-			return nil, err
-		}
-		if err := flock(f); err != nil {
-			return nil, errors.Join(err, f.Close())
-		}
-		if same(f, path) {
-			return f, nil
-		}
-		f.Close()
-	}
 }
 
 // rotate renames a journal that is full, and those before it; its writer still holds the lock.
@@ -81,21 +65,4 @@ func numbered(path string, n int) string {
 		return path
 	}
 	return path + "." + strconv.Itoa(n)
-}
-
-func flock(f *os.File) error {
-	for {
-		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); !errors.Is(err, syscall.EINTR) {
-			return err
-		}
-	}
-}
-
-func same(f *os.File, path string) bool {
-	mine, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	there, err := os.Lstat(path)
-	return err == nil && os.SameFile(mine, there)
 }

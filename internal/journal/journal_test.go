@@ -15,7 +15,7 @@ import (
 
 func TestFollowTellsEverythingAcrossRotation(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal")
-	if err := Append(path, microvm.Event{UID: "before"}); err != nil {
+	if err := Append(t.Context(), path, microvm.Event{UID: "before"}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -30,7 +30,7 @@ func TestFollowTellsEverythingAcrossRotation(t *testing.T) {
 	for w := range writers {
 		writing.Go(func() {
 			for i := range each {
-				if err := Append(path, microvm.Event{UID: fmt.Sprint(w), Name: fmt.Sprint(i), Labels: map[string]string{"p": padding}}); err != nil {
+				if err := Append(t.Context(), path, microvm.Event{UID: fmt.Sprint(w), Name: fmt.Sprint(i), Labels: map[string]string{"p": padding}}); err != nil {
 					t.Error(err)
 					return
 				}
@@ -65,7 +65,7 @@ func TestFollowEndsWithItsContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Append(path, microvm.Event{UID: "one"}); err != nil {
+	if err := Append(t.Context(), path, microvm.Event{UID: "one"}); err != nil {
 		t.Fatal(err)
 	}
 	told := 0

@@ -25,8 +25,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
+
+	"github.com/tangle-network/microvm-runtime/internal/flock"
 )
 
 // FirecrackerVersion is the version that is fetched.
@@ -123,11 +124,11 @@ func Run(ctx context.Context, o Options) (Parts, error) {
 	if err := os.MkdirAll(o.Cache, 0o755); err != nil {
 		return Parts{}, fmt.Errorf("setup: %w", err)
 	}
-	unlock, err := lock(ctx, filepath.Join(o.Cache, "lock"))
+	lock, err := flock.Lock(ctx, filepath.Join(o.Cache, "lock"))
 	if err != nil {
 		return Parts{}, fmt.Errorf("setup: %w", err)
 	}
-	defer unlock()
+	defer lock.Close()
 	r := &runner{parts: partsIn(o.Cache), out: o.Progress, begin: time.Now()}
 	for _, step := range []struct {
 		name string
@@ -148,24 +149,6 @@ func Run(ctx context.Context, o Options) (Parts, error) {
 
 func (r *runner) say(format string, args ...any) {
 	fmt.Fprintf(r.out, "setup %5.1f s  %s\n", time.Since(r.begin).Seconds(), fmt.Sprintf(format, args...))
-}
-
-func lock(ctx context.Context, path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), f.Close())
-		case <-time.After(200 * time.Millisecond):
-		}
-	}
 }
 
 // exists says whether a part is there already; parts appear whole.

@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestFind(t *testing.T) {
@@ -146,30 +145,4 @@ func TestInstallRefuses(t *testing.T) {
 	if exists(r.parts.Firecracker) || exists(r.parts.Jailer) {
 		t.Error("a binary of another sum is in place")
 	}
-}
-
-// TestLock lets one in after the other.
-func TestLock(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "lock")
-	unlock, err := lock(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	second := make(chan error, 1)
-	var unlockSecond func()
-	go func() {
-		var err error
-		unlockSecond, err = lock(t.Context(), path)
-		second <- err
-	}()
-	select {
-	case err := <-second:
-		t.Fatalf("two hold the lock: %v", err)
-	case <-time.After(50 * time.Millisecond):
-	}
-	unlock()
-	if err := <-second; err != nil {
-		t.Fatal(err)
-	}
-	unlockSecond()
 }

@@ -15,6 +15,7 @@
 package slot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,6 +28,7 @@ import (
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/disk"
+	"github.com/tangle-network/microvm-runtime/internal/flock"
 	"github.com/tangle-network/microvm-runtime/internal/tidy"
 )
 
@@ -74,8 +76,8 @@ func (p *Pool) Slot(number int) Slot {
 
 // Lease returns the owner's slot: the one that it has, else one that was never used, else the one that was returned longest ago.
 // microvm.ErrExhausted when there is none.
-func (p *Pool) Lease(owner string) (Slot, error) {
-	unlock, err := p.lock()
+func (p *Pool) Lease(ctx context.Context, owner string) (Slot, error) {
+	unlock, err := p.lock(ctx)
 	if err != nil {
 		return Slot{}, err
 	}
@@ -148,8 +150,8 @@ func (p *Pool) next() (int, error) {
 }
 
 // Release returns the owner's slot, if it has one. Whatever used the slot must be gone.
-func (p *Pool) Release(owner string) error {
-	unlock, err := p.lock()
+func (p *Pool) Release(ctx context.Context, owner string) error {
+	unlock, err := p.lock(ctx)
 	if err != nil {
 		return err
 	}
@@ -229,20 +231,13 @@ func (p *Pool) writeFree(free []int, high int) error {
 	return os.Rename(path+".new", path)
 }
 
-func (p *Pool) lock() (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(p.dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+// lock waits for who takes or returns a number; each of these is the work of a moment.
+func (p *Pool) lock(ctx context.Context) (unlock func(), err error) {
+	f, err := flock.Lock(ctx, filepath.Join(p.dir, "lock"))
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, syscall.EINTR) {
-			return nil, errors.Join(err, f.Close())
-		}
-	}
+	return func() { f.Close() }, nil
 }
 
 func (p *Pool) lease(number int) string { return filepath.Join(p.dir, "lease", strconv.Itoa(number)) }

@@ -1,6 +1,7 @@
 package slot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -22,7 +23,7 @@ func pool(t *testing.T, dir string, count int) *Pool {
 
 func lease(t *testing.T, p *Pool, owner string) int {
 	t.Helper()
-	s, err := p.Lease(owner)
+	s, err := p.Lease(context.Background(), owner)
 	if err != nil {
 		t.Fatalf("lease %s: %v", owner, err)
 	}
@@ -38,10 +39,10 @@ func TestLeaseIsIdempotentAndExhausts(t *testing.T) {
 	if a == b || lease(t, p, "a") != a {
 		t.Fatalf("a has %d, b has %d", a, b)
 	}
-	if _, err := p.Lease("c"); !errors.Is(err, microvm.ErrExhausted) {
+	if _, err := p.Lease(context.Background(), "c"); !errors.Is(err, microvm.ErrExhausted) {
 		t.Fatalf("third of two slots: %v", err)
 	}
-	if err := errors.Join(p.Release("a"), p.Release("a")); err != nil {
+	if err := errors.Join(p.Release(context.Background(), "a"), p.Release(context.Background(), "a")); err != nil {
 		t.Fatal(err)
 	}
 	if got := lease(t, p, "c"); got != a {
@@ -56,7 +57,7 @@ func TestOldestReturnedFirst(t *testing.T) {
 		numbers[owner] = lease(t, p, owner)
 	}
 	for _, owner := range []string{"b", "c", "a"} {
-		if err := p.Release(owner); err != nil {
+		if err := p.Release(context.Background(), owner); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -74,7 +75,7 @@ func TestConcurrentLeasesAreDistinct(t *testing.T) {
 	var wait sync.WaitGroup
 	for i := range 64 {
 		wait.Go(func() {
-			if _, err := pools[i%2].Lease(fmt.Sprint("vm", i)); err != nil {
+			if _, err := pools[i%2].Lease(context.Background(), fmt.Sprint("vm", i)); err != nil {
 				t.Error(err)
 			}
 		})

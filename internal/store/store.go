@@ -25,10 +25,10 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
-	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/disk"
+	"github.com/tangle-network/microvm-runtime/internal/flock"
 	"github.com/tangle-network/microvm-runtime/internal/tidy"
 )
 
@@ -93,11 +93,11 @@ func (s *Store) Make(ctx context.Context, key string, create func(temp string) e
 	if file, err := s.find(key); err == nil {
 		return file, nil
 	}
-	unlock, err := s.lock(ctx)
+	lock, err := flock.Lock(ctx, filepath.Join(s.dir, "lock"))
 	if err != nil {
 		return File{}, err
 	}
-	defer unlock()
+	defer lock.Close()
 	if file, err := s.find(key); err == nil {
 		return file, nil
 	}
@@ -138,28 +138,6 @@ func seal(path string) error {
 		return err
 	}
 	return errors.Join(f.Chmod(0o444), f.Sync(), f.Close())
-}
-
-// lock polls, so that a caller whose context ends can leave.
-func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(s.dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			return nil, errors.Join(err, f.Close())
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), f.Close())
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
 }
 
 func digest(key string) string {
