@@ -42,25 +42,26 @@ const (
 	readBuffer = 256 << 10
 )
 
-// Decompress returns the uncompressed content of r, whatever form it has.
-func Decompress(r io.Reader) (io.ReadCloser, error) {
+// Decompress returns the uncompressed content of r, and whether it was compressed.
+func Decompress(r io.Reader) (plain io.ReadCloser, compressed bool, err error) {
 	b := bufio.NewReaderSize(r, readBuffer)
-	magic, err := b.Peek(6)
+	magic, err := b.Peek(4)
 	if err != nil && err != io.EOF {
-		return nil, err
+		return nil, false, err
 	}
 	begins := func(with string) bool { return bytes.HasPrefix(magic, []byte(with)) }
 	switch {
 	case begins("\x1f\x8b"):
-		return gzip.NewReader(b)
+		z, err := gzip.NewReader(b)
+		return z, true, err
 	case begins("\x28\xb5\x2f\xfd"), len(magic) >= 4 && magic[0]&0xf0 == 0x50 && begins(string(magic[:1])+"\x2a\x4d\x18"): // a frame, or one to skip first
 		d, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
-			return nil, err
+			return nil, true, err
 		}
-		return d.IOReadCloser(), nil
+		return d.IOReadCloser(), true, nil
 	}
-	return io.NopCloser(b), nil
+	return io.NopCloser(b), false, nil
 }
 
 // stream is a layer being read: hashed, counted and held to a limit.
@@ -79,7 +80,7 @@ func (l Layer) open(ctx context.Context, left int64, check bool, report func(n i
 		return nil, err
 	}
 	source := &source{ctx: ctx, raw: raw}
-	plain, err := Decompress(source)
+	plain, _, err := Decompress(source)
 	if err != nil {
 		return nil, errors.Join(source.blame(err), raw.Close())
 	}

@@ -178,11 +178,12 @@ func (t *Tree) inodes() iter.Seq[*inode] {
 
 // Census is what a tree holds.
 type Census struct {
-	Names  int64 // Of files and directories.
-	Inodes int64
-	Dirs   int64
-	Bytes  int64 // Of contents, each file's rounded up to blocks of 4096.
-	Meta   int64 // Of names, link targets and extended attributes.
+	Names   int64 // Of files and directories.
+	Inodes  int64
+	Dirs    int64
+	Content int64 // Bytes of contents.
+	Bytes   int64 // The same, each file's rounded up to blocks of 4096.
+	Meta    int64 // Bytes of names, link targets and extended attributes.
 }
 
 // Census counts what the tree holds.
@@ -190,6 +191,7 @@ func (t *Tree) Census() Census {
 	c := Census{Names: t.files, Meta: t.meta}
 	for file := range t.inodes() {
 		c.Inodes++
+		c.Content += file.size
 		c.Bytes += (file.size + 4095) &^ 4095
 		if file.kind == tar.TypeDir {
 			c.Dirs++

@@ -61,11 +61,13 @@ func Normalize(reference string) (string, error) {
 
 // Familiar returns the short form of what Normalize returned, as people write it.
 func Familiar(normalized string) string {
-	short := strings.TrimPrefix(normalized, defaultHost+"/")
-	if name, ok := strings.CutPrefix(short, official); ok && !strings.Contains(name, "/") {
-		return name
+	for _, prefix := range []string{defaultHost + "/" + official, defaultHost + "/"} {
+		short, ok := strings.CutPrefix(normalized, prefix)
+		if again, err := Normalize(short); ok && err == nil && again == normalized {
+			return short
+		}
 	}
-	return short
+	return normalized
 }
 
 func bad(reference, reason string) error {

@@ -30,7 +30,9 @@ func Open(path string) (Dir, error) {
 	return d, nil
 }
 
-func (d Dir) join(names ...string) string { return filepath.Join(append([]string{string(d)}, names...)...) }
+func (d Dir) join(names ...string) string {
+	return filepath.Join(append([]string{string(d)}, names...)...)
+}
 
 // image returns the directory of an image.
 func (d Dir) image(digest string) string { return d.join("images", hex(digest)) }
@@ -139,8 +141,11 @@ func (d Dir) change(ctx context.Context, edit func(map[string]string) bool) erro
 	if err != nil {
 		return err
 	}
-	if !edit(m) {
+	switch {
+	case !edit(m):
 		return nil
+	case len(m) == 0:
+		return os.Remove(d.join("references.json"))
 	}
 	return writeRecord(d.join("references.json"), m)
 }
