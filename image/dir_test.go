@@ -19,20 +19,20 @@ import (
 )
 
 // checkMade holds what is said of an image against the file.
-func checkMade(t *testing.T, made image.Image, path string) {
+func checkMade(t *testing.T, made image.Base, path string, beside ...string) {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	sum := sha256.Sum256(text)
-	if made != (image.Image{Path: path, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(text))}) {
+	if made != (image.Base{Path: path, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(text))}) {
 		t.Errorf("%+v: it has %d bytes, sha256 %x", made, len(text), sum)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o444 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	if entries, err := os.ReadDir(filepath.Dir(path)); err != nil || len(entries) != 1 {
+	if entries, err := os.ReadDir(filepath.Dir(path)); err != nil || len(entries) != 1+len(beside) {
 		t.Errorf("%v, %v; want the image alone", entries, err)
 	}
 }

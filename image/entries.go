@@ -68,8 +68,10 @@ const xattrPrefix = "SCHILY.xattr."
 func entryOf(h *tar.Header) (*tar.Header, error) {
 	entry := &tar.Header{
 		Typeflag: h.Typeflag, Name: h.Name, Linkname: h.Linkname, Mode: h.Mode & 0o7777, Uid: h.Uid, Gid: h.Gid, Devmajor: h.Devmajor, Devminor: h.Devminor,
-		ModTime: h.ModTime, AccessTime: h.ModTime, ChangeTime: h.ModTime, Format: tar.FormatPAX, PAXRecords: map[string]string{},
+		Format: tar.FormatPAX, PAXRecords: map[string]string{},
 	}
+	entry.ModTime = ext4Time(h.ModTime)
+	entry.AccessTime, entry.ChangeTime = entry.ModTime, entry.ModTime
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		entry.Typeflag, entry.Size = tar.TypeReg, h.Size

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // treeWriter writes a directory as a tar: names relative to it, hard links as links to their first name.
@@ -44,6 +45,7 @@ func (t *treeWriter) add(path string, entry fs.DirEntry, err error) error {
 		return err
 	}
 	header.Name, header.Format, header.Uname, header.Gname = filepath.ToSlash(name), tar.FormatPAX, "", ""
+	header.AccessTime, header.ChangeTime = time.Time{}, time.Time{} // the same files make the same tar
 	if info.IsDir() {
 		header.Name += "/"
 	}
