@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/tangle-network/microvm-runtime/internal/imagestore"
 	"github.com/tangle-network/microvm-runtime/internal/kernels"
 	"github.com/tangle-network/microvm-runtime/internal/loan"
 	"github.com/tangle-network/microvm-runtime/internal/slot"
@@ -78,7 +79,7 @@ func (p *Purged) machines(ctx context.Context, d *driver) error {
 // trees say what the options' directories hold of ours.
 func (d *driver) trees() []tidy.Tree {
 	sockets, root := d.state.Trees()
-	root.Below = append(root.Below, store.Tree("store"), slot.Tree("slots"), loan.Tree("loans"), kernels.Tree("kernels"))
+	root.Below = append(root.Below, store.Tree("store"), slot.Tree("slots"), loan.Tree("loans"), kernels.Tree("kernels"), imagestore.Tree("images"))
 	jails := tidy.Tree{Dir: d.options.JailDir, Ours: isProbe, Below: []tidy.Tree{{Dir: filepath.Base(d.options.Firecracker)}}}
 	if filepath.Dir(jails.Dir) != d.options.StateDir { // it is the administrator's, and may hold others' jails: those of our machines are gone already
 		return []tidy.Tree{sockets, jails, root}

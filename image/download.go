@@ -17,7 +17,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
-	"github.com/tangle-network/microvm-runtime/internal/imagestore"
+	"github.com/tangle-network/microvm-runtime/internal/flock"
 )
 
 const (
@@ -37,7 +37,7 @@ func (r *registry) fetch(ctx context.Context, d v1.Descriptor, report func(done 
 		report(d.Size)
 		return f, nil
 	}
-	part, err := imagestore.LockFile(ctx, path+partSuffix)
+	part, err := flock.Lock(ctx, path+partSuffix)
 	if err != nil {
 		return nil, err
 	}

@@ -93,6 +93,9 @@ func (i *importer) run(name string) (_ Image, err error) {
 		}
 		names = append(names, normalized)
 	}
+	if err := i.store.dir.Make(); err != nil {
+		return Image{}, err
+	}
 	r, own, err := i.recipe()
 	if err != nil {
 		return Image{}, err

@@ -52,6 +52,9 @@ func (s *Store) pull(ctx context.Context, reference string, o *PullOptions) (Ima
 	if err != nil {
 		return Image{}, err
 	}
+	if err := s.dir.Make(); err != nil {
+		return Image{}, err
+	}
 	var how []name.Option
 	if o.Insecure {
 		how = append(how, name.Insecure)

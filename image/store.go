@@ -26,17 +26,10 @@ type Store struct {
 	jobs         int           // Layers that are downloaded at once.
 }
 
-// Open makes a store's directory where it is missing. The driver's is STATE_DIR/images.
+// Open returns the store in a directory, which is made when something is put into it. The driver's is STATE_DIR/images.
 func Open(dir string) (*Store, error) {
 	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return nil, err
-	}
-	d, err := imagestore.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	return &Store{dir: d, pause: 200 * time.Millisecond, stall: time.Minute, jobs: 4}, nil
+	return &Store{dir: imagestore.Dir(dir), pause: 200 * time.Millisecond, stall: time.Minute, jobs: 4}, err
 }
 
 // Image is an image in a store. Its JSON is stable.

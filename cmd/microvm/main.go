@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string) int {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(createCommand(), startCommand(), execCommand(), runCommand(), stopCommand(), pauseCommand(), resumeCommand(),
 		renameCommand(), trimCommand(), destroyCommand(), listCommand(), inspectCommand(), consoleCommand(), waitCommand(), eventsCommand(),
-		doctorCommand(), kernelCommand(), purgeCommand(), setupCommand())
+		doctorCommand(), kernelCommand(), imageCommand(), purgeCommand(), setupCommand())
 	root.SetArgs(args)
 	return exitCode(ctx, root.ExecuteContext(ctx))
 }

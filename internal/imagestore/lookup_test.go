@@ -22,8 +22,8 @@ import (
 // store makes a store with images of a few bytes.
 func store(t *testing.T, images map[string][]string) Dir {
 	t.Helper()
-	d, err := Open(filepath.Join(t.TempDir(), "images"))
-	if err != nil {
+	d := Dir(filepath.Join(t.TempDir(), "images"))
+	if err := d.Make(); err != nil {
 		t.Fatal(err)
 	}
 	for digest, references := range images {
@@ -143,7 +143,7 @@ func TestDamaged(t *testing.T) {
 			t.Errorf("%.40q: List gives %+v, %v", text, all, err)
 		}
 	}
-	if err := os.WriteFile(d.join("references.json"), []byte(`{"version":2,"body":{}}`), 0o600); err != nil {
+	if err := os.WriteFile(d.join(referencesName), []byte(`{"version":2,"body":{}}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Lookup(string(d), "a"); !errors.Is(err, microvm.ErrIncompatible) {
@@ -178,7 +178,7 @@ func TestNamesAtOnce(t *testing.T) {
 	if err := d.UnnameAll(t.Context(), of("a")); err != nil {
 		t.Error(err)
 	}
-	if _, err := os.Stat(d.join("references.json")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(d.join(referencesName)); !errors.Is(err, os.ErrNotExist) {
 		t.Error("a file of no names:", err)
 	}
 }
@@ -238,6 +238,34 @@ func TestLinksAreNotFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := d.Get(of("a")); !errors.Is(err, syscall.ELOOP) {
+		t.Error(err)
+	}
+}
+
+// A purge takes what is ours, and nothing else.
+func TestTree(t *testing.T) {
+	d := store(t, map[string][]string{of("a"): {"docker.io/library/a:latest"}})
+	for _, name := range []string{"blobs/sha256-" + of("b")[7:], "blobs/sha256-" + of("b")[7:] + ".part", "locks/references", "references.json.new", "blobs/spool-123"} {
+		if err := os.WriteFile(d.join(name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	others := []string{d.join("images/mine"), d.join("notes")}
+	for _, path := range others {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if stays, err := Tree(string(d)).Remove(); err != nil || !slices.Equal(stays, others) {
+		t.Errorf("%q stays, %v", stays, err)
+	}
+	if err := errors.Join(os.Remove(others[0]), os.Remove(others[1])); err != nil {
+		t.Fatal(err)
+	}
+	if stays, err := Tree(string(d)).Remove(); err != nil || len(stays) != 0 {
+		t.Errorf("%q stays, %v", stays, err)
+	}
+	if _, err := os.Stat(string(d)); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
 }

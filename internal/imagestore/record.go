@@ -61,7 +61,7 @@ func writeRecord(path string, body any) (err error) {
 	if err != nil {
 		return err
 	}
-	temp := path + ".new"
+	temp := path + newSuffix
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err

@@ -6,29 +6,49 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+
+	"github.com/tangle-network/microvm-runtime/internal/tidy"
 )
 
 const (
-	recordName = "image.json"
-	baseName   = "base.ext4"
+	recordName     = "image.json"
+	baseName       = "base.ext4"
+	referencesName = "references.json"
+	newSuffix      = ".new"
 )
 
-// Dir is the directory of a store. Any number of processes may use it at once.
+// Dir is the directory of a store. Any number of processes may use it at once. It need not exist to be read.
 type Dir string
 
-// Open makes the store's directories where they are missing.
-func Open(path string) (Dir, error) {
-	d := Dir(path)
-	for _, sub := range []string{"images", "building", "blobs", "locks"} {
+// parts are the directories in it.
+var parts = []string{"images", "building", "blobs", "locks"}
+
+// Make makes the store's directories where they are missing.
+func (d Dir) Make() error {
+	for _, sub := range parts {
 		if err := os.MkdirAll(d.join(sub), 0o700); err != nil {
-			return "", fmt.Errorf("image store: %w", err)
+			return fmt.Errorf("image store: %w", err)
 		}
 	}
-	return d, nil
+	return nil
 }
+
+// Tree says what is ours in the directory.
+func Tree(dir string) tidy.Tree {
+	t := tidy.Tree{Dir: dir, Ours: func(_ string, entry fs.DirEntry) bool { return strings.TrimSuffix(entry.Name(), newSuffix) == referencesName }}
+	for _, sub := range parts {
+		t.Below = append(t.Below, tidy.Tree{Dir: sub, Ours: func(_ string, entry fs.DirEntry) bool { return oursForm.MatchString(entry.Name()) }})
+	}
+	return t
+}
+
+// oursForm are the names of what is in those directories: digests, spools, and the lock of the references.
+var oursForm = regexp.MustCompile(`^((sha256-|sha512-)?[0-9a-f]{64,128}(\.part)?|spool-[0-9]+|references)$`)
 
 func (d Dir) join(names ...string) string {
 	return filepath.Join(append([]string{string(d)}, names...)...)
@@ -93,7 +113,7 @@ func (d Dir) Leftovers() ([]string, error) {
 // references are the names, in full, and the digests that they mean.
 func (d Dir) references() (map[string]string, error) {
 	m := map[string]string{}
-	err := readRecord(d.join("references.json"), &m)
+	err := readRecord(d.join(referencesName), &m)
 	return m, ignoreMissing(err)
 }
 
@@ -145,7 +165,7 @@ func (d Dir) change(ctx context.Context, edit func(map[string]string) bool) erro
 	case !edit(m):
 		return nil
 	case len(m) == 0:
-		return os.Remove(d.join("references.json"))
+		return os.Remove(d.join(referencesName))
 	}
-	return writeRecord(d.join("references.json"), m)
+	return writeRecord(d.join(referencesName), m)
 }

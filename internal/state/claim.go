@@ -33,6 +33,9 @@ type owner struct {
 	StateDir string `json:"state_dir"`
 }
 
+// Claim makes the state directory at root, or finds that it is one, for who puts something into it without being a driver. Errors are Open's.
+func Claim(root string) error { return (&Dir{root: root}).claimRoot() }
+
 // claimRoot makes the state directory, or finds that it is one, of a version that this program knows.
 func (d *Dir) claimRoot() error {
 	path := filepath.Join(d.root, versionFile)
