@@ -224,6 +224,9 @@ func (l *livingReader) Read(p []byte) (int, error) {
 // pruneBlobs removes downloads that nobody goes on with, and returns how many bytes they had.
 func (s *Store) pruneBlobs() (freed int64, err error) {
 	entries, err := os.ReadDir(s.dir.Blobs())
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
 	errs := []error{err}
 	for _, entry := range entries {
 		path := filepath.Join(s.dir.Blobs(), entry.Name())

@@ -302,9 +302,7 @@ func TestPullDamagedDownload(t *testing.T) {
 	reference := h.push(t, "app:v1", img)
 	changed := bytes.Clone(content)
 	changed[2000] ^= 1
-	if err := os.WriteFile(filepath.Join(dir, "blobs", strings.Replace(digest, ":", "-", 1)), changed, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, filepath.Join(dir, "blobs", strings.Replace(digest, ":", "-", 1)), changed)
 	if _, err := s.Pull(t.Context(), reference, amd64); !errors.Is(err, image.ErrDigest) {
 		t.Error(err)
 	}

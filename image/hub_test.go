@@ -3,6 +3,7 @@
 package image_test
 
 import (
+	"errors"
 	"io"
 	"log"
 	"net"
@@ -138,6 +139,9 @@ func storeIn(t testing.TB) (*image.Store, string) {
 func left(t testing.TB, dir string) (names []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
 		if err == nil && !e.IsDir() {
 			name, _ := filepath.Rel(dir, path)
 			names = append(names, name)
@@ -157,7 +161,7 @@ func isEmpty(t testing.TB, what, dir string) {
 		t.Errorf("%s: %q is left", what, names)
 	}
 	for _, sub := range []string{"images", "building", "blobs"} {
-		if entries, err := os.ReadDir(filepath.Join(dir, sub)); err != nil || len(entries) > 0 {
+		if entries, err := os.ReadDir(filepath.Join(dir, sub)); err != nil && !errors.Is(err, os.ErrNotExist) || len(entries) > 0 {
 			t.Errorf("%s: %s has %v, %v", what, sub, entries, err)
 		}
 	}

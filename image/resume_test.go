@@ -111,9 +111,7 @@ func TestPullTakesOver(t *testing.T) {
 			h := newHub(t)
 			s, dir := storeIn(t)
 			reference := h.push(t, "app:v1", img)
-			if err := os.WriteFile(filepath.Join(dir, "blobs", strings.Replace(digest, ":", "-", 1)+".part"), c.part, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			write(t, filepath.Join(dir, "blobs", strings.Replace(digest, ":", "-", 1)+".part"), c.part)
 			serve := &cutter{t: t, content: content, ranges: c.ranges}
 			h.answering(func(w http.ResponseWriter, r *http.Request) bool {
 				if strings.HasSuffix(r.URL.Path, digest) {
@@ -149,9 +147,7 @@ func TestPullRangeNotSatisfiable(t *testing.T) {
 	s, dir := storeIn(t)
 	img, content, digest := large(t)
 	reference := h.push(t, "app:v1", img)
-	if err := os.WriteFile(filepath.Join(dir, "blobs", strings.Replace(digest, ":", "-", 1)+".part"), content[:1000], 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, filepath.Join(dir, "blobs", strings.Replace(digest, ":", "-", 1)+".part"), content[:1000])
 	h.answering(func(w http.ResponseWriter, r *http.Request) bool {
 		if strings.HasSuffix(r.URL.Path, digest) && r.Header.Get("Range") != "" {
 			w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)

@@ -277,3 +277,19 @@ func TestHostFullDisk(t *testing.T) {
 	isEmpty(t, "the disk got full", dir)
 	pull(t, s, fits)
 }
+
+// A store that nothing was put into is empty, and reading it makes nothing.
+func TestEmptyStore(t *testing.T) {
+	s, dir := storeIn(t)
+	images, err := s.List()
+	p, err2 := s.Prune(t.Context(), nil)
+	if err := errors.Join(err, err2); err != nil || len(images) != 0 || len(p.Images) != 0 || p.Bytes != 0 {
+		t.Errorf("%v, %+v, %v", images, p, err)
+	}
+	if err := s.Remove(t.Context(), "x"); !errors.Is(err, microvm.ErrNotFound) {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Error("it was made:", err)
+	}
+}

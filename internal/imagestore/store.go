@@ -40,7 +40,9 @@ func (d Dir) Make() error {
 
 // Tree says what is ours in the directory.
 func Tree(dir string) tidy.Tree {
-	t := tidy.Tree{Dir: dir, Ours: func(_ string, entry fs.DirEntry) bool { return strings.TrimSuffix(entry.Name(), newSuffix) == referencesName }}
+	t := tidy.Tree{Dir: dir, Ours: func(_ string, entry fs.DirEntry) bool {
+		return strings.TrimSuffix(entry.Name(), newSuffix) == referencesName
+	}}
 	for _, sub := range parts {
 		t.Below = append(t.Below, tidy.Tree{Dir: sub, Ours: func(_ string, entry fs.DirEntry) bool { return oursForm.MatchString(entry.Name()) }})
 	}
