@@ -29,10 +29,18 @@ var figures = []struct {
 	{"cold_start_bare create_bare", coldStartBare},
 	{"guest_exec guest_copy", guestLoopback},
 	{"agent_ready", agentReady},
+	{"image_2gib image_2gib_rss", imageLarge},
 	{"jailed_life_1000 info_1000 list_1000", scale},
 }
 
 func main() {
+	if order := os.Getenv(childEnv); order != "" {
+		if err := importChild(order); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	only := flag.String("only", "", "regular expression of figures")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
