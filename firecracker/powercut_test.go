@@ -85,9 +85,9 @@ func TestRealPowerCut(t *testing.T) {
 			}
 			return vm
 		}
-		vm := r.create("one")
+		r.create("one")
 		cut()
-		vm = find()
+		vm := find()
 		record := *must(r.driver.state.ReadRecord(vm.UID()))
 		for path, want := range map[string]string{r.driver.diskPath(vm.UID()): rootfs, record.Files.Kernel: r.options.Kernel} {
 			same(t, path, *must(os.ReadFile(want)))
