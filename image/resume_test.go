@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -105,7 +106,7 @@ func TestPullTakesOver(t *testing.T) {
 		"garbage":                  {garbage, true, []string{"bytes=500000-", ""}},
 		"garbage and too much":     {append(noiseBytes(len(content)), "more"...), true, []string{""}},
 		"garbage, without ranges":  {garbage, false, []string{"bytes=500000-"}},
-		"too much after the right": {append(content[:len(content):len(content)], "more"...), true, nil},
+		"too much after the right": {append(slices.Clip(content), "more"...), true, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHub(t)
