@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
@@ -15,6 +16,7 @@ type Health struct {
 	Protocol int           // Version of the agent's protocol.
 	Ready    time.Duration // On the guest's boot clock, when the agent began to listen.
 	Uptime   time.Duration // On the guest's boot clock, when it answered.
+	Features []string      // What it can do beyond version 1's first agent: docs/agent-protocol.md.
 }
 
 // GetHealth asks the agent.
@@ -26,7 +28,21 @@ func GetHealth(ctx context.Context, d Dialer) (Health, error) {
 	if h.Protocol < 1 {
 		return Health{}, fmt.Errorf("health: %w: protocol %d", ErrAgent, h.Protocol)
 	}
-	return Health{Protocol: h.Protocol, Ready: h.Ready, Uptime: h.Uptime}, nil
+	return Health{Protocol: h.Protocol, Ready: h.Ready, Uptime: h.Uptime, Features: h.Features}, nil
+}
+
+// require returns ErrUnsupported when the agent lacks one of the features.
+func require(ctx context.Context, d Dialer, features ...string) error {
+	health, err := GetHealth(ctx, d)
+	if err != nil {
+		return err
+	}
+	for _, feature := range features {
+		if !slices.Contains(health.Features, feature) {
+			return fmt.Errorf("%w: the guest's agent is too old for %q (start the machine again with a newer one)", microvm.ErrUnsupported, feature)
+		}
+	}
+	return nil
 }
 
 // Wait waits until the agent answers, or ctx ends, or the machine does: microvm.ErrExited, ErrState or ErrNotFound.

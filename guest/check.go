@@ -6,10 +6,22 @@ import (
 	"unicode/utf8"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/wire"
 )
 
 // check refuses what makes no sense, before the guest is asked.
 func (c *Cmd) check() error {
+	if (c.ID != "" || c.attach) && !wire.ValidID(c.ID) {
+		return &microvm.FieldError{Field: "Cmd.ID", Value: c.ID, Reason: "must be 1 to 64 of a-z, A-Z, 0-9"}
+	}
+	if c.attach {
+		return nil
+	}
+	if c.Detached {
+		if err := c.unattached(); err != nil {
+			return err
+		}
+	}
 	if len(c.Args) == 0 || c.Args[0] == "" {
 		return &microvm.FieldError{Field: "Cmd.Args", Value: c.Args, Reason: "must begin with a program"}
 	}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -18,6 +17,9 @@ import (
 
 // Cmd is one command, like exec.Cmd. It is used once.
 type Cmd struct {
+	// ID is the command's name in the machine, by which [Attach] and [List] know it: 1 to 64 of a–z, A–Z, 0–9. Optional: Start makes a random one.
+	ID string
+
 	Args []string // The program, looked for in the guest's PATH, and its arguments.
 	Env  []string // NAME=VALUE, over the agent's defaults: PATH, HOME, USER, LOGNAME, TERM. Optional.
 	Dir  string   // Optional: the user's home, else "/".
@@ -30,7 +32,19 @@ type Cmd struct {
 	// Timeout kills the command, with all of its session, after so long; parts of a millisecond are rounded up. The guest keeps it, so it holds also when this process is gone. Optional: none.
 	Timeout time.Duration
 
+	// Detached has Start only start the command, which nothing but its own end, Timeout or Signal ends: not the end of the context or of this process. Its streams
+	// are left to whoever calls Attach: Stdin, Stdout and Stderr must be nil. The agent keeps the first 256 KiB of each output; a command that writes more waits until
+	// somebody attaches. When it has ended it is kept until somebody has waited for it, or the agent has no room. Its standard input is empty.
+	Detached bool
+
+	// From is where the output of a command that was attached to begins. Optional: see [Attach]. Start sets it.
+	From *Offsets
+
+	// Exit is how the command ended: set by Wait.
+	Exit *Exit
+
 	dialer   Dialer
+	attach   bool          // by Attach
 	patience time.Duration // 0 is reconnectPatience
 	stream   *stream
 	closes   []io.Closer // our ends of pipes, closed when the command has ended
@@ -43,29 +57,11 @@ func Command(d Dialer, name string, args ...string) *Cmd {
 	return &Cmd{Args: append([]string{name}, args...), dialer: d}
 }
 
-// ExitError is a command that ended otherwise than with status 0.
-type ExitError struct {
-	Code     int    // The exit status, when Signal is 0.
-	Signal   int    // The signal that ended it.
-	TimedOut bool   // Cmd.Timeout was over.
-	Stderr   []byte // The end of standard error, from [Cmd.Output] only.
-}
-
-// Error returns "exit status 3" or "signal: killed".
-func (e *ExitError) Error() string {
-	switch {
-	case e.TimedOut && e.Signal == 0:
-		return "timed out: exit status " + strconv.Itoa(e.Code)
-	case e.TimedOut:
-		return "timed out: " + syscall.Signal(e.Signal).String()
-	case e.Signal != 0:
-		return "signal: " + syscall.Signal(e.Signal).String()
-	}
-	return "exit status " + strconv.Itoa(e.Code)
-}
-
 // Run starts the command and waits for its end: nil for status 0, *[ExitError] for any other end, ErrNotFound for a program that is not there.
 func (c *Cmd) Run(ctx context.Context) error {
+	if c.left() {
+		return errDetached
+	}
 	if err := c.Start(ctx); err != nil {
 		return err
 	}
@@ -102,41 +98,91 @@ func (c *Cmd) CombinedOutput(ctx context.Context) ([]byte, error) {
 	return both.b.Bytes(), err
 }
 
-// Start starts the command. When ctx ends it is killed, and Wait returns ctx's cause.
+// Start starts the command. When ctx ends it is killed, and Wait returns ctx's cause; one that is detached is left alone. ErrExists when another has the ID.
 func (c *Cmd) Start(ctx context.Context) error {
 	if c.stream != nil {
 		return errors.New("guest: already started")
 	}
 	if err := c.check(); err != nil {
-		return fmt.Errorf("exec: %w", err)
+		return fmt.Errorf("%s: %w", c, err)
 	}
 	c.ctx = ctx
-	c.stream = newStream(c.dialer, wire.Exec{
-		ID: rand.Text(), Argv: c.Args, Env: c.Env, Dir: c.Dir, User: c.User, Stdin: c.Stdin != nil, Timeout: milliseconds(c.Timeout),
-	})
-	c.stream.patience = cmp.Or(c.patience, reconnectPatience)
-	if err := c.stream.open(ctx, c.Stdin, c.Stdout, c.Stderr); err != nil {
+	if err := c.start(ctx); err != nil {
 		c.closeAll()
-		return fmt.Errorf("exec %q: %w", c.Args[0], err)
+		return fmt.Errorf("%s: %w", c, err)
 	}
 	return nil
 }
 
-// Wait waits for the end of a started command, and for all of its output.
-func (c *Cmd) Wait() error {
-	if c.stream == nil {
-		return errors.New("guest: not started")
+func (c *Cmd) start(ctx context.Context) error {
+	request, features := c.attachRequest(), []string{wire.FeatureAttach}
+	if !c.attach {
+		request, features = c.execRequest()
 	}
-	if c.waited {
+	c.ID = request.ID
+	c.stream = newStream(c.dialer, request)
+	c.stream.patience = cmp.Or(c.patience, reconnectPatience)
+	c.stream.detached = c.Detached
+	if len(features) > 0 {
+		if err := c.require(ctx, features...); err != nil {
+			return err
+		}
+	}
+	if c.left() {
+		return c.leave(ctx)
+	}
+	if err := c.stream.open(ctx, c.Stdin, c.Stdout, c.Stderr); err != nil {
+		return err
+	}
+	c.From = &Offsets{c.stream.stdout.begin, c.stream.stderr.begin}
+	return nil
+}
+
+// execRequest is what Start asks for to start the command, and what the agent must have for it.
+func (c *Cmd) execRequest() (request wire.Exec, features []string) {
+	if c.ID != "" {
+		features = append(features, wire.FeatureNonce)
+	}
+	if c.Detached {
+		features = append(features, wire.FeatureDetached)
+	}
+	return wire.Exec{
+		ID: cmp.Or(c.ID, rand.Text()), Nonce: rand.Text(), Argv: c.Args, Env: c.Env, Dir: c.Dir, User: c.User, Stdin: c.Stdin != nil, Timeout: milliseconds(c.Timeout),
+	}, features
+}
+
+// left says that the command is started, and its streams are left to whoever attaches.
+func (c *Cmd) left() bool { return c.Detached && !c.attach }
+
+// String returns `exec "name"`, or "attach id".
+func (c *Cmd) String() string {
+	switch {
+	case c.attach:
+		return "attach " + c.ID
+	case len(c.Args) > 0:
+		return fmt.Sprintf("exec %q", c.Args[0])
+	}
+	return "exec"
+}
+
+// Wait waits for the end of a started command, and for all of its output. Then Exit is set, and the agent forgets the command.
+func (c *Cmd) Wait() error {
+	switch {
+	case c.stream == nil:
+		return errors.New("guest: not started")
+	case c.left():
+		return errDetached
+	case c.waited:
 		return errors.New("guest: Wait was already called")
 	}
 	c.waited = true
 	exit, err := c.stream.wait(c.ctx)
 	c.closeAll()
 	if err != nil {
-		return fmt.Errorf("exec %q: %w", c.Args[0], err)
+		return fmt.Errorf("%s: %w", c, err)
 	}
-	if exit.Code != 0 || exit.Signal != 0 || exit.TimedOut {
+	c.Exit = exitOf(exit)
+	if !c.Exit.Success() {
 		return &ExitError{Code: exit.Code, Signal: exit.Signal, TimedOut: exit.TimedOut}
 	}
 	return nil

@@ -16,13 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/tangle-network/microvm-runtime/guest"
 	"github.com/tangle-network/microvm-runtime/guest/guesttest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestOutput(t *testing.T) {
 	a := guesttest.New(t)

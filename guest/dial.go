@@ -30,6 +30,10 @@ var (
 	ErrNotFound = errors.New("not found in the guest")
 	// ErrDenied is returned when the guest's system does not let the agent do it.
 	ErrDenied = errors.New("denied in the guest")
+	// ErrGone is returned when output is asked for that the agent has not kept.
+	ErrGone = errors.New("output is not kept any more")
+	// ErrReplaced is returned when somebody else has attached to the command.
+	ErrReplaced = errors.New("somebody else has attached to the command")
 	// ErrAgent is returned when what answers is no agent, or says what no agent should.
 	ErrAgent = errors.New("not a guest agent's answer")
 )
@@ -49,7 +53,7 @@ func call(ctx context.Context, d Dialer, method, path string, body, answer any) 
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, wire.MaxBody))
 	if err != nil {
-		return ended(ctx, err)
+		return broken(ctx, ended(ctx, err))
 	}
 	if response.StatusCode != http.StatusOK {
 		return refused(response.StatusCode, text)
@@ -63,7 +67,7 @@ func call(ctx context.Context, d Dialer, method, path string, body, answer any) 
 	return nil
 }
 
-// request sends a request and reads the answer's header; the connection is the caller's.
+// request sends a request and reads the answer's header; the connection is the caller's. The error of a connection is errBroken, unless trying again is of no use.
 func request(ctx context.Context, d Dialer, method, path string, body any, upgrade string) (net.Conn, *bufio.Reader, *http.Response, error) {
 	var content []byte
 	if body != nil {
@@ -78,7 +82,7 @@ func request(ctx context.Context, d Dialer, method, path string, body any, upgra
 	}
 	conn, err := d.Dial(ctx, wire.Port)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, nil, broken(ctx, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	in, response, err := exchange(conn, method, path, content, upgrade)
@@ -87,7 +91,7 @@ func request(ctx context.Context, d Dialer, method, path string, body any, upgra
 	}
 	if err != nil {
 		conn.Close()
-		return nil, nil, nil, ended(ctx, err)
+		return nil, nil, nil, broken(ctx, ended(ctx, err))
 	}
 	return conn, in, response, nil
 }
@@ -131,6 +135,7 @@ func refused(status int, text []byte) error {
 	}
 	sentinel := map[string]error{
 		wire.CodeNotFound: ErrNotFound, wire.CodeDenied: ErrDenied, wire.CodeBusy: microvm.ErrBusy, wire.CodeInvalid: microvm.ErrInvalid,
+		wire.CodeExists: microvm.ErrExists, wire.CodeGone: ErrGone,
 	}[e.Code]
 	if sentinel == nil {
 		return fmt.Errorf("the guest's agent: %s", clean(e.Message))

@@ -2,13 +2,23 @@
 //
 //	out, err := guest.Command(vm, "python3", "-c", "print(6*7)").Output(ctx)
 //
-// There are only two types: a [Cmd], which is like exec.Cmd, and an [ExitError]. A *microvm.VM is all that they need: whatever can [Dialer.Dial].
+// There are only two types to begin with: a [Cmd], which is like exec.Cmd, and an [ExitError]. A *microvm.VM is all that they need: whatever can [Dialer.Dial].
+// [Attach] makes a Cmd for a command that runs already, and [List] tells which there are: each is a [Process].
+//
+// # Commands and their callers
+//
+// A context bounds the call and, for a Cmd, the command: when it ends the command is killed. The end of this process ends no command: another may Attach to it by its
+// Cmd.ID, and go on from where the caller's writers were (Cmd.Offsets). A command that is Detached has no caller from the start.
 //
 // # Caveats
 //
-// A context bounds the call and, for a Cmd, the command: when it ends the command is killed.
-//
 // A connection that breaks, as all do when the machine is snapshotted, is made again where it was: the command goes on, and no byte is lost or doubled.
 //
+// The agent keeps at most 256 KiB of each output that no caller's writer has. A command that writes more waits.
+//
+// One caller at a time is attached to a command: a later one takes its place.
+//
 // A Cmd whose Stdin never ends leaves the goroutine that reads it behind when the command ends, as no Read can be interrupted.
+//
+// What a newer agent can do and an older lacks is microvm.ErrUnsupported, before anything is started.
 package guest

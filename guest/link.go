@@ -3,6 +3,7 @@ package guest
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,25 +21,30 @@ import (
 type link struct {
 	conn  net.Conn
 	in    *bufio.Reader
-	taken uint64 // bytes of standard input that the agent has
+	taken uint64         // bytes of standard input that the agent has
+	told  *wire.Attached // nil from an older agent
 
 	mu  sync.Mutex // one frame at a time; an agent that does not read holds it for as long as the connection lives
 	out *bufio.Writer
 }
 
 // errBroken is a connection that ended before its answer, or before the process did.
-var errBroken = errors.New("the connection broke")
+var errBroken = errors.New("no connection to the guest's agent")
 
-// connect makes a connection, and attaches from where each stream is. One that breaks before its answer is tried again for as long as the stream has patience: the
-// agent may have started the process, and the same id finds it again.
+// connect makes a connection, and attaches from where each stream is.
 func (s *stream) connect(ctx context.Context) (*link, error) {
+	return persist(ctx, s.patience, func() (*link, error) { return s.dial(ctx) })
+}
+
+// persist asks again for so long when the connection breaks before its answer. A process that the agent has started meanwhile is found again by its id.
+func persist[T any](ctx context.Context, patience time.Duration, ask func() (T, error)) (T, error) {
 	for begin := time.Now(); ; {
-		l, err := s.dial(ctx)
-		if !errors.Is(err, errBroken) || time.Since(begin) > s.patience {
-			return l, err
+		answer, err := ask()
+		if !errors.Is(err, errBroken) || time.Since(begin) > patience {
+			return answer, err
 		}
 		if cause := pause(ctx); cause != nil {
-			return nil, fmt.Errorf("%w (last: %w)", cause, err)
+			return answer, fmt.Errorf("%w (last: %w)", cause, err)
 		}
 	}
 }
@@ -57,9 +63,6 @@ func (s *stream) dial(ctx context.Context) (*link, error) {
 	s.request.Stdout, s.request.Stderr = s.stdout.got, s.stderr.got
 	conn, in, response, err := request(ctx, s.dialer, "POST", wire.PathExec, &s.request, wire.Upgrade)
 	if err != nil {
-		if ctx.Err() == nil && !final(err) {
-			err = fmt.Errorf("%w: %w", errBroken, err)
-		}
 		return nil, err
 	}
 	if response.StatusCode != http.StatusSwitchingProtocols {
@@ -67,16 +70,42 @@ func (s *stream) dial(ctx context.Context) (*link, error) {
 		conn.Close()
 		return nil, refused(response.StatusCode, text)
 	}
-	taken, err := strconv.ParseUint(response.Header.Get(wire.HeaderStdin), 10, 64)
-	if err != nil {
+	l := &link{conn: conn, in: in, out: bufio.NewWriterSize(conn, 64<<10)}
+	if err := l.read(response.Header); err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("%w: %w", ErrAgent, err)
+		return nil, err
 	}
-	l := &link{conn: conn, in: in, taken: taken, out: bufio.NewWriterSize(conn, 64<<10)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.link = l
 	return l, nil
+}
+
+// read reads where the agent says that the process's streams are.
+func (l *link) read(header http.Header) (err error) {
+	if l.taken, err = strconv.ParseUint(header.Get(wire.HeaderStdin), 10, 64); err != nil {
+		return fmt.Errorf("%w: %w", ErrAgent, err)
+	}
+	text := header.Get(wire.HeaderAttached)
+	if text == "" {
+		return nil // an older agent
+	}
+	if err := json.Unmarshal([]byte(text), &l.told); err != nil {
+		return fmt.Errorf("%w: %w", ErrAgent, err)
+	}
+	const most = 1 << 62 // no stream comes so far, and sums stay numbers
+	if l.told != nil && max(l.told.Stdout, l.told.Stderr) > most {
+		return fmt.Errorf("%w: offsets %d and %d", ErrAgent, l.told.Stdout, l.told.Stderr)
+	}
+	return nil
+}
+
+// broken marks an error of a connection, unless trying again is of no use.
+func broken(ctx context.Context, err error) error {
+	if ctx.Err() != nil || final(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errBroken, err)
 }
 
 // final says that trying again is of no use: the machine is gone, or was never there, or the request makes no sense.

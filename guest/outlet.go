@@ -11,14 +11,17 @@ import (
 // outlet hands one direction to the caller's writer. What has come and is not yet written is bounded by the window that the agent keeps.
 type outlet struct {
 	buffer *wire.Buffer
-	got    uint64        // bytes that have come
-	passed atomic.Uint64 // bytes that the caller's writer has
+	begin  uint64        // offset of the first byte
+	got    uint64        // offset behind what has come
+	passed atomic.Uint64 // offset behind what the caller's writer has
 	ack    wire.Kind
 	done   chan struct{} // all is written
 }
 
-func newOutlet(ack wire.Kind) *outlet {
-	return &outlet{buffer: wire.NewBuffer(0), ack: ack, done: make(chan struct{})}
+func newOutlet(ack wire.Kind, begin uint64) *outlet {
+	o := &outlet{buffer: wire.NewBuffer(begin), begin: begin, got: begin, ack: ack, done: make(chan struct{})}
+	o.passed.Store(begin)
+	return o
 }
 
 // take takes what came. An agent that sends more than the window is none.
@@ -41,7 +44,7 @@ func (o *outlet) write(to io.Writer, tell func(frame []byte) error) {
 		to = io.Discard
 	}
 	part := make([]byte, 64<<10)
-	for offset := uint64(0); ; {
+	for offset := o.begin; ; {
 		n, err := o.buffer.ReadAt(part, offset, nil)
 		if err != nil {
 			return

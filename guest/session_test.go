@@ -4,7 +4,6 @@ package guest_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -33,8 +31,8 @@ var jobs = map[string]string{
 	"one that has lost its parent": "(sleep 1000 & echo $!) ; echo ready; sleep 1000",
 }
 
-// start starts a script and reads its output until it is ready; the rest is added as it comes, and is all there when drained is closed.
-func start(t *testing.T, ctx context.Context, c *guest.Cmd) (rest *output, drained chan struct{}) {
+// start starts a script and reads what it says until it is ready. What it says after is to be asked for after Wait.
+func start(t *testing.T, ctx context.Context, c *guest.Cmd) (said string, rest func() string) {
 	t.Helper()
 	out, err := c.StdoutPipe()
 	if err != nil {
@@ -43,7 +41,6 @@ func start(t *testing.T, ctx context.Context, c *guest.Cmd) (rest *output, drain
 	if err := c.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	rest, drained = &output{}, make(chan struct{})
 	lines := bufio.NewReader(out)
 	for {
 		line, err := lines.ReadString('\n')
@@ -53,31 +50,14 @@ func start(t *testing.T, ctx context.Context, c *guest.Cmd) (rest *output, drain
 		if line == "ready\n" {
 			break
 		}
-		io.WriteString(rest, line)
+		said += line
 	}
+	more := make(chan string, 1)
 	go func() {
-		io.Copy(rest, lines)
-		close(drained)
+		text, _ := io.ReadAll(lines)
+		more <- string(text)
 	}()
-	return rest, drained
-}
-
-// output is read while it is written.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
+	return said, func() string { return <-more }
 }
 
 // lives says whether a process runs: one that nobody has reaped yet does not.
@@ -107,74 +87,70 @@ func TestKillsReachTheWholeSession(t *testing.T) {
 			t.Run("time-out", func(t *testing.T) {
 				c := guest.Command(a, "bash", "-c", script)
 				c.Timeout = 500 * time.Millisecond
-				pids, drained := start(t, t.Context(), c)
+				pids, rest := start(t, t.Context(), c)
 				err := within(t, c.Wait)
 				if exit := (*guest.ExitError)(nil); name != "one whose leader has gone" && (!errors.As(err, &exit) || !exit.TimedOut) {
 					t.Errorf("error %v", err)
 				}
-				<-drained
-				expectDead(t, pids.String())
+				expectDead(t, pids+rest())
 			})
 			t.Run("context", func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				c := guest.Command(a, "bash", "-c", script)
-				pids, drained := start(t, ctx, c)
+				pids, rest := start(t, ctx, c)
 				cancel()
 				if err := within(t, c.Wait); !errors.Is(err, context.Canceled) {
 					t.Errorf("error %v", err)
 				}
-				<-drained
-				expectDead(t, pids.String())
+				expectDead(t, pids+rest())
 			})
 			t.Run("signal", func(t *testing.T) {
 				c := guest.Command(a, "bash", "-c", script)
-				pids, drained := start(t, t.Context(), c)
+				pids, rest := start(t, t.Context(), c)
 				if err := c.Signal(t.Context(), syscall.SIGKILL); err != nil {
 					t.Error(err)
 				}
 				within(t, c.Wait)
-				<-drained
-				expectDead(t, pids.String())
+				expectDead(t, pids+rest())
 			})
 		})
 	}
 }
 
 func TestTheAgentsEndIsItsCommandsEnd(t *testing.T) {
-	var pids *output
-	var drained chan struct{}
+	var pids string
+	var rest func() string
 	var c *guest.Cmd
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	t.Run("agent", func(t *testing.T) {
 		c = guest.Command(guesttest.New(t), "bash", "-c", jobs["jobs in groups of their own"])
-		pids, drained = start(t, ctx, c)
+		pids, rest = start(t, ctx, c)
 	})
 	cancel()
 	within(t, c.Wait)
-	<-drained
-	expectDead(t, pids.String())
+	expectDead(t, pids+rest())
 }
 
 func TestOtherSignalsGoToTheProcessGroup(t *testing.T) {
 	c := guest.Command(guesttest.New(t), "bash", "-c", `
-set -m; sleep 1000 & echo $!; set +m
-bash -c 'trap "echo child; exit" USR1; echo ready; while :; do sleep 0.01; done' &
 trap 'echo leader' USR1
-wait; wait`)
-	out, drained := start(t, t.Context(), c)
+set -m; sleep 1000 & job=$!; set +m
+bash -c 'trap "echo child; exit" USR1; echo ready; while :; do sleep 0.01; done' & child=$!
+while kill -0 $child 2>/dev/null; do sleep 0.01; done
+kill -KILL $job && echo job lived`)
+	_, rest := start(t, t.Context(), c)
 	if err := c.Signal(t.Context(), syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
-	pid, err := strconv.Atoi(strings.Fields(out.String())[0])
-	if err != nil || !lives(pid) {
-		t.Errorf("the job of another group, %q, was signalled", out)
+	if err := within(t, c.Wait); err != nil {
+		t.Error(err)
 	}
-	if err := c.Signal(t.Context(), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
+	said := rest()
+	for _, want := range []string{"leader\n", "child\n", "job lived\n"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("%q lacks %q", said, want)
+		}
 	}
-	within(t, c.Wait)
-	<-drained
-	expectDead(t, strconv.Itoa(pid))
 }

@@ -25,6 +25,7 @@ type stream struct {
 	dialer   Dialer
 	request  wire.Exec
 	patience time.Duration
+	detached bool // the end of the context leaves the process alone
 
 	input  *wire.Buffer // standard input that the agent has not yet taken
 	stdout *outlet
@@ -44,7 +45,7 @@ type result struct {
 func newStream(d Dialer, request wire.Exec) *stream {
 	return &stream{
 		dialer: d, request: request,
-		input: wire.NewBuffer(0), stdout: newOutlet(wire.AckStdout), stderr: newOutlet(wire.AckStderr), result: make(chan result, 1),
+		input: wire.NewBuffer(0), stdout: newOutlet(wire.AckStdout, request.Stdout), stderr: newOutlet(wire.AckStderr, request.Stderr), result: make(chan result, 1),
 	}
 }
 
@@ -54,21 +55,24 @@ func (s *stream) open(ctx context.Context, stdin io.Reader, stdout, stderr io.Wr
 	if err != nil {
 		return err
 	}
-	s.request.Attach = true
+	if s.request.Attach {
+		if err := s.begin(l); err != nil {
+			l.conn.Close()
+			return err
+		}
+	}
+	s.request.Attach, s.request.Kept = true, false
 	tell := func(frame []byte) error { return s.current().frame(frame) }
 	go s.stdout.write(stdout, tell)
 	go s.stderr.write(stderr, tell)
 	if stdin != nil {
-		go func() {
-			io.Copy(struct{ io.Writer }{s.input}, stdin)
-			s.input.End()
-		}()
+		go copyInput(s.input, stdin)
 	}
 	go s.serve(ctx, l)
 	return nil
 }
 
-// serve reads frames until the process has ended, connecting again whenever the connection breaks. When ctx ends the process is killed.
+// serve reads frames until the process has ended, connecting again whenever the connection breaks. When ctx ends the process is killed, unless it is detached.
 func (s *stream) serve(ctx context.Context, l *link) {
 	exit, err := s.attached(ctx, l)
 	for errors.Is(err, errBroken) && pause(ctx) == nil {
@@ -82,8 +86,10 @@ func (s *stream) serve(ctx context.Context, l *link) {
 	s.stdout.buffer.End()
 	s.stderr.buffer.End()
 	if cause := context.Cause(ctx); err != nil && cause != nil {
+		if !s.detached && !errors.Is(err, ErrReplaced) {
+			s.kill(ctx)
+		}
 		err = cause
-		s.kill(ctx)
 	}
 	s.result <- result{exit, err}
 }
@@ -104,7 +110,9 @@ func (s *stream) attached(ctx context.Context, l *link) (wire.Exit, error) {
 	exit, err := s.receive(l.in)
 	close(broken)
 	if err == nil {
-		err = s.written(ctx) // acknowledge all before Done
+		err = s.written(ctx)
+	}
+	if err == nil { // all is written, and acknowledged
 		l.conn.SetWriteDeadline(time.Now().Add(donePatience))
 		l.frame(wire.Append(nil, wire.Done, nil))
 	}
@@ -177,6 +185,8 @@ func (s *stream) receive(in *bufio.Reader) (wire.Exit, error) {
 				return exit, fmt.Errorf("%w: %w", ErrAgent, err)
 			}
 			return exit, nil
+		case wire.Replaced:
+			return wire.Exit{}, ErrReplaced
 		default:
 			err = wire.ErrFrame
 		}

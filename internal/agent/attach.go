@@ -29,6 +29,9 @@ type attachment struct {
 
 // keeps refuses a host that goes on from where it can't. The host that is attached stays so.
 func (p *process) keeps(request *wire.Exec) error {
+	if request.Attach && request.Stdin && p.stdin == nil {
+		return refuse(wire.CodeInvalid, "process %s has no standard input", p.id)
+	}
 	if request.Kept {
 		return nil
 	}
