@@ -19,7 +19,7 @@ type Offsets struct {
 // that is no more.
 //
 // Set Stdout, Stderr and Stdin, and call Start, Run, Output or Wait as for a new command; what says how to start one is ignored. Stdin goes on behind what has come
-// already. Output begins at From: without it with the oldest that no earlier caller's writers had, of which at most 256 KiB are kept. Whoever was attached before gets
+// already. TTY, where the command has a terminal, is the size of the caller's. Output begins at From: without it with the oldest that no earlier caller's writers had, of which at most 256 KiB are kept. Whoever was attached before gets
 // ErrReplaced. Detached is set, so the end of the context leaves the command alone; when Wait returns its end, the agent forgets it.
 //
 // Start returns ErrNotFound when there is no such command, and [ErrGone] when what From asks for is not kept any more.
@@ -42,6 +42,9 @@ func (c *Cmd) Offsets() Offsets {
 // attachRequest is what Start asks for to attach.
 func (c *Cmd) attachRequest() wire.Exec {
 	request := wire.Exec{ID: c.ID, Attach: true, Stdin: c.Stdin != nil, Kept: c.From == nil}
+	if c.TTY != nil {
+		request.TTY = c.TTY.wire()
+	}
 	if c.From != nil {
 		request.Stdout, request.Stderr = c.From.Stdout, c.From.Stderr
 	}
@@ -56,6 +59,7 @@ func (s *stream) begin(l *link) error {
 	if s.request.Stdin && !l.told.StdinOpen {
 		return fmt.Errorf("%w: the command has no standard input, or its end has come", microvm.ErrInvalid)
 	}
+	s.terminal = l.told.TTY
 	s.input = wire.NewBuffer(l.taken)
 	s.stdout, s.stderr = newOutlet(wire.AckStdout, l.told.Stdout), newOutlet(wire.AckStderr, l.told.Stderr)
 	return nil

@@ -306,13 +306,14 @@ func older(t *testing.T) scripted {
 
 func TestAnOlderAgentIsNotAskedForWhatItLacks(t *testing.T) {
 	d := older(t)
-	detached, named := guest.Command(d, "true"), guest.Command(d, "true")
-	detached.Detached, named.ID = true, "a"
+	detached, named, terminal := guest.Command(d, "true"), guest.Command(d, "true"), guest.Command(d, "true")
+	detached.Detached, named.ID, terminal.TTY = true, "a", &guest.TTY{Rows: 24, Cols: 80}
 	for name, ask := range map[string]func() error{
-		"attach": func() error { return guest.Attach(d, "a").Start(t.Context()) },
-		"list":   func() error { _, err := guest.List(t.Context(), d); return err },
-		"detach": func() error { return detached.Start(t.Context()) },
-		"an id":  func() error { return named.Start(t.Context()) },
+		"attach":     func() error { return guest.Attach(d, "a").Start(t.Context()) },
+		"list":       func() error { _, err := guest.List(t.Context(), d); return err },
+		"detach":     func() error { return detached.Start(t.Context()) },
+		"a terminal": func() error { return terminal.Start(t.Context()) },
+		"an id":      func() error { return named.Start(t.Context()) },
 	} {
 		if err := within(t, ask); !errors.Is(err, microvm.ErrUnsupported) {
 			t.Errorf("%s: %v", name, err)

@@ -14,6 +14,11 @@ func (c *Cmd) check() error {
 	if (c.ID != "" || c.attach) && !wire.ValidID(c.ID) {
 		return &microvm.FieldError{Field: "Cmd.ID", Value: c.ID, Reason: "must be 1 to 64 of a-z, A-Z, 0-9"}
 	}
+	if c.TTY != nil {
+		if err := c.TTY.check(); err != nil {
+			return err
+		}
+	}
 	if c.attach {
 		return nil
 	}

@@ -24,6 +24,8 @@ func TestNonsenseIsInvalidAndNotSent(t *testing.T) {
 		{"no program", "Cmd.Args", &Cmd{}},
 		{"an empty program", "Cmd.Args", Command(nil, "")},
 		{"a negative time-out", "Cmd.Timeout", &Cmd{Args: []string{"true"}, Timeout: -1}},
+		{"a terminal without rows", "TTY.Rows", &Cmd{Args: []string{"true"}, TTY: &TTY{Cols: 80}}},
+		{"a terminal too wide", "TTY.Cols", &Cmd{Args: []string{"true"}, TTY: &TTY{Rows: 1, Cols: 1 << 16}}},
 		{"a variable without a value", "Cmd.Env", &Cmd{Args: []string{"true"}, Env: []string{"A"}}},
 		{"a variable without a name", "Cmd.Env", &Cmd{Args: []string{"true"}, Env: []string{"=a"}}},
 		{"an argument that is no UTF-8", "Cmd.Args", &Cmd{Args: []string{"true", "\xff"}}},

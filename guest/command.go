@@ -32,9 +32,14 @@ type Cmd struct {
 	// Timeout kills the command, with all of its session, after so long; parts of a millisecond are rounded up. The guest keeps it, so it holds also when this process is gone. Optional: none.
 	Timeout time.Duration
 
+	// TTY gives the command a terminal with a window of that size, which controls its session: what it says comes to Stdout, and Stderr gets nothing. The end of
+	// Stdin is not told to it: send what ends input on a terminal, byte 4. Optional: none.
+	TTY *TTY
+
 	// Detached has Start only start the command, which nothing but its own end, Timeout or Signal ends: not the end of the context or of this process. Its streams
 	// are left to whoever calls Attach: Stdin, Stdout and Stderr must be nil. The agent keeps the first 256 KiB of each output; a command that writes more waits until
-	// somebody attaches. When it has ended it is kept until somebody has waited for it, or the agent has no room. Its standard input is empty.
+	// somebody attaches. When it has ended it is kept until somebody has waited for it, or the agent has no room. Its standard input is
+	// empty, but for that of a terminal, which whoever attaches may go on with.
 	Detached bool
 
 	// From is where the output of a command that was attached to begins. Optional: see [Attach]. Start sets it.
@@ -146,9 +151,14 @@ func (c *Cmd) execRequest() (request wire.Exec, features []string) {
 	if c.Detached {
 		features = append(features, wire.FeatureDetached)
 	}
-	return wire.Exec{
+	request = wire.Exec{
 		ID: cmp.Or(c.ID, rand.Text()), Nonce: rand.Text(), Argv: c.Args, Env: c.Env, Dir: c.Dir, User: c.User, Stdin: c.Stdin != nil, Timeout: milliseconds(c.Timeout),
-	}, features
+	}
+	if c.TTY != nil {
+		request.TTY = c.TTY.wire()
+		features = append(features, wire.FeatureTTY)
+	}
+	return request, features
 }
 
 // left says that the command is started, and its streams are left to whoever attaches.

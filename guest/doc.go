@@ -10,6 +10,8 @@
 // A context bounds the call and, for a Cmd, the command: when it ends the command is killed. The end of this process ends no command: another may Attach to it by its
 // Cmd.ID, and go on from where the caller's writers were (Cmd.Offsets). A command that is Detached has no caller from the start.
 //
+// With Cmd.TTY a command has a terminal, for shells and editors; [Cmd.Resize] tells it the size of its window.
+//
 // # Caveats
 //
 // A connection that breaks, as all do when the machine is snapshotted, is made again where it was: the command goes on, and no byte is lost or doubled.

@@ -24,6 +24,8 @@ type link struct {
 	taken uint64         // bytes of standard input that the agent has
 	told  *wire.Attached // nil from an older agent
 
+	sizes sync.Mutex // one size at a time
+
 	mu  sync.Mutex // one frame at a time; an agent that does not read holds it for as long as the connection lives
 	out *bufio.Writer
 }

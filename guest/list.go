@@ -25,6 +25,7 @@ type Process struct {
 	PID      int           // In the guest.
 	Started  time.Duration // On the guest's boot clock, as Health.Uptime.
 	State    State
+	TTY      bool  // It has a terminal.
 	Attached bool  // Somebody is connected to its streams.
 	Exit     *Exit // Of one that has ended.
 }
@@ -43,7 +44,7 @@ func List(ctx context.Context, d Dialer) ([]Process, error) {
 		if !wire.ValidID(p.ID) {
 			return nil, fmt.Errorf("list: %w: id %q", ErrAgent, clean(p.ID))
 		}
-		one := Process{ID: p.ID, Args: p.Argv, ArgsCut: p.ArgvCut, PID: p.PID, Started: p.Started, State: StateRunning, Attached: p.Attached}
+		one := Process{ID: p.ID, Args: p.Argv, ArgsCut: p.ArgvCut, PID: p.PID, Started: p.Started, State: StateRunning, TTY: p.TTY, Attached: p.Attached}
 		if p.Exit != nil {
 			one.State, one.Exit = StateExited, exitOf(*p.Exit)
 		}

@@ -26,13 +26,15 @@ type stream struct {
 	request  wire.Exec
 	patience time.Duration
 	detached bool // the end of the context leaves the process alone
+	terminal bool // the process has one
 
 	input  *wire.Buffer // standard input that the agent has not yet taken
 	stdout *outlet
 	stderr *outlet
 
-	mu   sync.Mutex // for link alone: nobody waits for the agent with it
+	mu   sync.Mutex // for what follows: nobody waits for the agent with it
 	link *link      // the present one
+	size *wire.TTY  // nil when it was never told
 
 	result chan result
 }
@@ -44,7 +46,7 @@ type result struct {
 
 func newStream(d Dialer, request wire.Exec) *stream {
 	return &stream{
-		dialer: d, request: request,
+		dialer: d, request: request, terminal: request.TTY != nil, size: request.TTY,
 		input: wire.NewBuffer(0), stdout: newOutlet(wire.AckStdout, request.Stdout), stderr: newOutlet(wire.AckStderr, request.Stderr), result: make(chan result, 1),
 	}
 }
@@ -122,11 +124,12 @@ func (s *stream) attached(ctx context.Context, l *link) (wire.Exit, error) {
 	return exit, err
 }
 
-// send repeats the acknowledgements, as those on the connection before may not have come, and sends standard input from where the agent is.
+// send repeats the acknowledgements and the size, as those on the connection before may not have come, and sends standard input from where the agent is.
 func (s *stream) send(l *link, broken <-chan struct{}) {
 	for _, o := range []*outlet{s.stdout, s.stderr} {
 		l.frame(wire.AppendAck(nil, o.ack, o.passed.Load()))
 	}
+	s.sendSize(l)
 	if !s.request.Stdin {
 		return
 	}
@@ -141,7 +144,7 @@ func (s *stream) send(l *link, broken <-chan struct{}) {
 	part := make([]byte, 32<<10)
 	for offset := l.taken; ; {
 		n, err := s.input.ReadAt(part, offset, stop)
-		if err == io.EOF {
+		if err == io.EOF && !s.terminal {
 			l.frame(wire.Append(nil, wire.StdinEnd, nil))
 		}
 		if errors.Is(err, wire.ErrOffset) { // no agent asks for what it has, or for what was never sent

@@ -32,6 +32,9 @@ func (p *process) keeps(request *wire.Exec) error {
 	if request.Attach && request.Stdin && p.stdin == nil {
 		return refuse(wire.CodeInvalid, "process %s has no standard input", p.id)
 	}
+	if request.Attach && request.TTY != nil && !p.terminal {
+		return refuse(wire.CodeInvalid, "process %s has no terminal", p.id)
+	}
 	if request.Kept {
 		return nil
 	}
@@ -55,7 +58,7 @@ func (p *process) adopt(conn net.Conn, request *wire.Exec) *attachment {
 	p.mu.Lock()
 	before := p.attached
 	p.attached = a
-	a.from = wire.Attached{Stdin: p.received, StdinOpen: p.stdin != nil && !p.inputEnded, Stdout: request.Stdout, Stderr: request.Stderr}
+	a.from = wire.Attached{Stdin: p.received, StdinOpen: p.stdin != nil && !p.inputEnded, TTY: p.terminal, Stdout: request.Stdout, Stderr: request.Stderr}
 	if request.Kept {
 		a.from.Stdout, _ = p.stdout.Kept()
 		a.from.Stderr, _ = p.stderr.Kept()

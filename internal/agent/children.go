@@ -31,11 +31,11 @@ func newChildren(reaper bool) *children {
 	return &children{reaper: reaper, known: map[int]*child{}}
 }
 
-// start starts a command as the leader of a session of its own.
-func (c *children) start(command *command, files []*os.File) (*child, error) {
+// start starts a command as the leader of a session of its own, whose terminal its standard input may be.
+func (c *children) start(command *command, files []*os.File, terminal bool) (*child, error) {
 	c.mu.Lock() // the reaper must not meet a child that is not known yet
 	defer c.mu.Unlock()
-	attr := &syscall.ProcAttr{Dir: command.dir, Env: command.env, Sys: &syscall.SysProcAttr{Setsid: true, Credential: command.credential}}
+	attr := &syscall.ProcAttr{Dir: command.dir, Env: command.env, Sys: &syscall.SysProcAttr{Setsid: true, Setctty: terminal, Credential: command.credential}}
 	for _, f := range files {
 		attr.Files = append(attr.Files, f.Fd())
 	}

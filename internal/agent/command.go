@@ -52,7 +52,7 @@ func resolve(request *wire.Exec) (*command, error) {
 	if err != nil {
 		return nil, err
 	}
-	env := environment(who, request.Env)
+	env := environment(who, request.TTY != nil, request.Env)
 	dir := request.Dir
 	if dir == "" {
 		dir = who.HomeDir
@@ -140,8 +140,12 @@ func groups(who *user.User) []uint32 {
 }
 
 // environment returns the defaults with the request's own over them.
-func environment(who *user.User, own []string) []string {
-	env := []string{"PATH=" + defaultPath, "HOME=" + who.HomeDir, "USER=" + who.Username, "LOGNAME=" + who.Username, "TERM=dumb"}
+func environment(who *user.User, terminal bool, own []string) []string {
+	term := "dumb"
+	if terminal {
+		term = "xterm"
+	}
+	env := []string{"PATH=" + defaultPath, "HOME=" + who.HomeDir, "USER=" + who.Username, "LOGNAME=" + who.Username, "TERM=" + term}
 	for _, pair := range own {
 		name, _, ok := strings.Cut(pair, "=")
 		if !ok || name == "" {

@@ -32,10 +32,20 @@ func TestEnvironmentIsTheDefaultsWithTheRequestsOverThem(t *testing.T) {
 		{"no pairs", []string{"A", "", "=x"}, defaults},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := environment(who, tc.own); !slices.Equal(got, tc.want) {
+			if got := environment(who, false, tc.own); !slices.Equal(got, tc.want) {
 				t.Errorf("%q, want %q", got, tc.want)
 			}
 		})
+	}
+}
+
+func TestEnvironmentOfATerminal(t *testing.T) {
+	who := &user.User{}
+	if got := environment(who, true, nil); !slices.Contains(got, "TERM=xterm") {
+		t.Errorf("%q", got)
+	}
+	if got := environment(who, true, []string{"TERM=linux"}); !slices.Contains(got, "TERM=linux") || slices.Contains(got, "TERM=xterm") {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -113,7 +113,7 @@ func FuzzHost(f *testing.F) {
 // FuzzFrames is a host that sends what it wants after it has attached.
 func FuzzFrames(f *testing.F) {
 	for _, seed := range [][]byte{
-		nil, wire.Append(nil, wire.Stdin, []byte("in")), wire.Append(nil, wire.StdinEnd, nil), wire.AppendAck(nil, wire.AckStdout, 3), wire.AppendAck(nil, wire.AckStderr, 1<<63),
+		nil, wire.Append(nil, wire.Stdin, []byte("in")), wire.Append(nil, wire.StdinEnd, nil), wire.AppendResize(nil, wire.TTY{Rows: 1}), wire.AppendAck(nil, wire.AckStdout, 3), wire.AppendAck(nil, wire.AckStderr, 1<<63),
 		wire.Append(wire.Append(nil, wire.Done, nil), wire.Stdin, nil), {1, 0xff, 0xff, 0xff, 0xff},
 	} {
 		f.Add(seed)

@@ -32,7 +32,7 @@ func (s *Server) listed() []wire.Process {
 func (p *process) told() wire.Process {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	t := wire.Process{ID: p.id, Argv: p.argv, ArgvCut: p.argvCut, PID: p.child.pid, Started: p.started, Attached: p.attached != nil}
+	t := wire.Process{ID: p.id, Argv: p.argv, ArgvCut: p.argvCut, PID: p.child.pid, Started: p.started, TTY: p.terminal, Attached: p.attached != nil}
 	select {
 	case <-p.exited:
 		exit := p.exit

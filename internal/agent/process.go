@@ -25,6 +25,7 @@ type process struct {
 	stdout, stderr *wire.Buffer
 	input          *wire.Buffer // standard input that the process has not read yet
 	stdin          *os.File     // nil when it has none
+	terminal       bool         // stdin is our side of a terminal: it is output too, and has no end
 
 	mu         sync.Mutex
 	received   uint64 // bytes of standard input that have come
@@ -48,19 +49,24 @@ func (s *Server) start(request *wire.Exec) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, own, err := pipes(request.Stdin)
+	f, err := openFiles(request, command.credential)
 	if err != nil {
 		return nil, err
 	}
-	started, err := s.children.start(command, files)
-	closeAll(files)
+	started, err := s.children.start(command, f.theirs[:], f.terminal)
 	if err != nil {
-		closeAll(own)
+		f.close()
 		return nil, startError(command.path, err)
 	}
+	f.started(started)
 	p := newProcess(request)
-	p.child, p.stdin = started, own[0]
-	collectors := []*collector{{pipe: own[1], buffer: p.stdout}, {pipe: own[2], buffer: p.stderr}}
+	p.child, p.stdin, p.terminal = started, f.stdin, f.terminal
+	collectors := []*collector{{pipe: f.stdout, buffer: p.stdout}}
+	if f.stderr != nil {
+		collectors = append(collectors, &collector{pipe: f.stderr, buffer: p.stderr})
+	} else {
+		p.stderr.End()
+	}
 	var reading sync.WaitGroup
 	for _, c := range collectors {
 		reading.Go(c.run)
@@ -84,80 +90,6 @@ func newProcess(request *wire.Exec) *process {
 	}
 	p.argv, p.argvCut = cutArgv(request.Argv)
 	return p
-}
-
-// pipes returns the child's three files and our ends of them; our first is nil without standard input.
-func pipes(stdin bool) (child, own []*os.File, err error) {
-	child, own = make([]*os.File, 3), make([]*os.File, 3)
-	defer func() {
-		if err != nil {
-			closeAll(child)
-			closeAll(own)
-		}
-	}()
-	if stdin {
-		child[0], own[0], err = os.Pipe()
-	} else {
-		child[0], err = os.Open(os.DevNull)
-	}
-	for i := 1; i < 3 && err == nil; i++ {
-		own[i], child[i], err = os.Pipe()
-	}
-	return child, own, err
-}
-
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		if f != nil {
-			f.Close()
-		}
-	}
-}
-
-// collector moves a pipe into a buffer. A descendant may hold the pipe open after the process's end; that is part of the stream.
-type collector struct {
-	pipe   *os.File
-	buffer *wire.Buffer
-	idle   atomic.Int64 // since when it waits for the pipe, in Unix nanoseconds; 0 while it waits for the host
-}
-
-func (c *collector) run() {
-	defer c.buffer.End()
-	defer c.pipe.Close()
-	part := make([]byte, 32<<10)
-	for {
-		c.idle.Store(time.Now().UnixNano())
-		n, err := c.pipe.Read(part)
-		c.idle.Store(0)
-		if _, dropped := c.buffer.Write(part[:n]); err != nil || dropped != nil {
-			return
-		}
-	}
-}
-
-// linger is how long after the process's end a silent descendant may hold its output open.
-const linger = 2 * time.Second
-
-// finish waits for the rest of the output, but not for descendants that stay and say nothing.
-func finish(collectors []*collector, reading *sync.WaitGroup) {
-	done := make(chan struct{})
-	go func() { reading.Wait(); close(done) }()
-	exited := time.Now()
-	look := time.NewTicker(100 * time.Millisecond)
-	defer look.Stop()
-	for {
-		select {
-		case <-done:
-			return
-		case now := <-look.C:
-			for _, c := range collectors {
-				idle := c.idle.Load()
-				if idle != 0 && now.Sub(exited) > linger && now.UnixNano()-idle > int64(linger) {
-					c.pipe.Close()
-				}
-			}
-		}
-	}
 }
 
 // await waits for the process, then for its output.
@@ -244,9 +176,14 @@ func (p *process) take(from *attachment, f wire.Frame) (good bool) {
 		p.received += uint64(len(f.Payload))
 		return true
 	case wire.StdinEnd:
-		p.inputEnded = true
-		p.input.End()
+		if !p.terminal { // of which another host may go on with the input
+			p.inputEnded = true
+			p.input.End()
+		}
 		return true
+	case wire.Resize:
+		size, err := f.Size()
+		return err == nil && p.terminal && resize(p.stdin, size) == nil
 	case wire.AckStdout:
 		return ack(p.stdout, f) == nil
 	case wire.AckStderr:

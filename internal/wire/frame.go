@@ -10,7 +10,7 @@ import (
 // Kind says what a frame is.
 type Kind byte
 
-// The kinds of frames. Host to guest: Stdin, StdinEnd, AckStdout, AckStderr, Done. Guest to host: Stdout, Stderr, StdoutEnd, StderrEnd, AckStdin, Exited, Replaced.
+// The kinds of frames. Host to guest: Stdin, StdinEnd, AckStdout, AckStderr, Done, Resize. Guest to host: Stdout, Stderr, StdoutEnd, StderrEnd, AckStdin, Exited, Replaced.
 const (
 	Stdin     Kind = 1  // Payload is data.
 	StdinEnd  Kind = 2  // There is no more. Empty.
@@ -24,13 +24,14 @@ const (
 	Exited    Kind = 10 // Payload is an Exit in JSON. It comes after both ends.
 	Done      Kind = 11 // The host has all; the agent may forget the process. Empty.
 	Replaced  Kind = 12 // Another connection has attached to the process, and this one ends. Empty.
+	Resize    Kind = 13 // The terminal's window. Payload is rows and columns, 2 bytes each.
 )
 
 const (
 	// MaxPayload bounds a frame's payload in bytes.
 	MaxPayload = 64 << 10
 	headerSize = 5
-	lastKind   = Replaced
+	lastKind   = Resize
 )
 
 // ErrFrame is returned for bytes that are no frame.
@@ -86,6 +87,19 @@ func Append(b []byte, kind Kind, payload []byte) []byte {
 // AppendAck appends an acknowledgement.
 func AppendAck(b []byte, kind Kind, offset uint64) []byte {
 	return Append(b, kind, binary.BigEndian.AppendUint64(nil, offset))
+}
+
+// AppendResize appends a resize.
+func AppendResize(b []byte, size TTY) []byte {
+	return Append(b, Resize, binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, size.Rows), size.Cols))
+}
+
+// Size returns the size of a resize.
+func (f Frame) Size() (TTY, error) {
+	if len(f.Payload) != 4 {
+		return TTY{}, fmt.Errorf("%w: size of %d bytes", ErrFrame, len(f.Payload))
+	}
+	return TTY{Rows: binary.BigEndian.Uint16(f.Payload), Cols: binary.BigEndian.Uint16(f.Payload[2:])}, nil
 }
 
 // Ack returns the offset of an acknowledgement.

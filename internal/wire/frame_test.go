@@ -101,6 +101,19 @@ func TestAcknowledgements(t *testing.T) {
 	}
 }
 
+func TestSizes(t *testing.T) {
+	f, err := NewReader(bytes.NewReader(AppendResize(nil, TTY{Rows: 24, Cols: 65535}))).Read()
+	got, err2 := f.Size()
+	if err := errors.Join(err, err2); err != nil || got != (TTY{Rows: 24, Cols: 65535}) || f.Kind != Resize {
+		t.Errorf("%+v, kind %d, %v", got, f.Kind, err)
+	}
+	for _, n := range []int{0, 3, 5} {
+		if _, err := (Frame{Resize, make([]byte, n)}).Size(); !errors.Is(err, ErrFrame) {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+}
+
 // FuzzReader reads frames out of anything: what it returns is within bounds, and is what was there.
 func FuzzReader(f *testing.F) {
 	for _, seed := range [][]byte{

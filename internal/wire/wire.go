@@ -44,11 +44,12 @@ const (
 	FeatureNonce     = "nonce"     // Exec.Nonce and CodeExists.
 	FeatureProcesses = "processes" // GET PathProcesses.
 	FeatureUsage     = "usage"     // Exit.Usage.
+	FeatureTTY       = "tty"       // Exec.TTY and the frame Resize.
 )
 
 // Features returns all of this version.
 func Features() []string {
-	return []string{FeatureAttach, FeatureDetached, FeatureNonce, FeatureProcesses, FeatureUsage}
+	return []string{FeatureAttach, FeatureDetached, FeatureNonce, FeatureProcesses, FeatureUsage, FeatureTTY}
 }
 
 // Health is the answer to GET PathHealth.
@@ -70,6 +71,9 @@ type Exec struct {
 	User    string   `json:"user,omitempty"` // NAME, UID, or either with :GROUP or :GID. Optional: root.
 	Stdin   bool     `json:"stdin,omitempty"`
 	Timeout int64    `json:"timeout_ms,omitempty"` // Every process of the session is killed after so long. 0 is never.
+	// TTY gives the process a terminal of that size, which is all of its standard streams and controls its session. What it says is standard output; standard error
+	// is empty. Standard input is there whatever Stdin says, and has no end. When the process is let go the terminal hangs up.
+	TTY *TTY `json:"tty,omitempty"`
 	// Attach says that the process must be there: it is not started.
 	Attach bool `json:"attach,omitempty"`
 	// Stdout and Stderr are how many bytes of each the host has already. CodeGone when what comes next is not kept.
@@ -80,6 +84,12 @@ type Exec struct {
 	// Detached starts the process and leaves it: the request has no Upgrade, and the answer is Started. It is forgotten only when a host has all of it, or when
 	// there is no room, the one that ended first before others.
 	Detached bool `json:"detached,omitempty"`
+}
+
+// TTY is the size of a terminal's window.
+type TTY struct {
+	Rows uint16 `json:"rows"`
+	Cols uint16 `json:"cols"`
 }
 
 // ValidID says whether an id is 1 to 64 of a–z, A–Z, 0–9.
@@ -104,7 +114,8 @@ type Process struct {
 	Argv     []string      `json:"argv"`               // At most MaxArgv bytes of it.
 	ArgvCut  bool          `json:"argv_cut,omitempty"` // There is more.
 	PID      int           `json:"pid"`
-	Started  time.Duration `json:"started_ns"`         // CLOCK_BOOTTIME.
+	Started  time.Duration `json:"started_ns"` // CLOCK_BOOTTIME.
+	TTY      bool          `json:"tty,omitempty"`
 	Attached bool          `json:"attached,omitempty"` // A host is connected to it.
 	Exit     *Exit         `json:"exit,omitempty"`     // Without it the process, or its output, goes on.
 }
@@ -116,7 +127,8 @@ const MaxArgv = 512
 type Attached struct {
 	Stdin     uint64 `json:"stdin"`                // As HeaderStdin.
 	StdinOpen bool   `json:"stdin_open,omitempty"` // The process has a standard input, whose end was not said.
-	Stdout    uint64 `json:"stdout"`               // Where what the agent sends begins.
+	TTY       bool   `json:"tty,omitempty"`
+	Stdout    uint64 `json:"stdout"` // Where what the agent sends begins.
 	Stderr    uint64 `json:"stderr"`
 }
 
