@@ -27,14 +27,16 @@ type Info struct {
 	UID     string    `json:"uid"`
 	Name    string    `json:"name"`
 	State   State     `json:"state"`
-	Spec    Spec      `json:"spec"`              // As resolved at Create.
-	Created time.Time `json:"created"`           // When Create was called.
-	Started time.Time `json:"started,omitzero"`  // When the last Start was called.
-	PID     int       `json:"pid,omitempty"`     // The VMM's, as the host sees it. 0 when there is none.
-	Agent   bool      `json:"agent"`             // Whether a guest agent boots the machine.
-	Jailed  bool      `json:"jailed"`            // Whether the VMM runs in a jail.
-	Exit    *Exit     `json:"exit,omitempty"`    // How the last run ended. Nil before the first end, and while one runs.
-	Problem string    `json:"problem,omitempty"` // Why the machine is damaged.
+	Spec    Spec      `json:"spec"`             // As resolved at Create.
+	Created time.Time `json:"created"`          // When Create was called.
+	Started time.Time `json:"started,omitzero"` // When the last Start was called.
+	PID     int       `json:"pid,omitempty"`    // The VMM's, as the host sees it. 0 when there is none.
+	Agent   bool      `json:"agent"`            // Whether a guest agent boots the machine.
+	Jailed  bool      `json:"jailed"`           // Whether the VMM runs in a jail.
+	// Image is what the maker of Spec.Image says about running it. Nil when Spec.Image is no name, but a path.
+	Image   *ImageConfig `json:"image,omitempty"`
+	Exit    *Exit        `json:"exit,omitempty"`    // How the last run ended. Nil before the first end, and while one runs.
+	Problem string       `json:"problem,omitempty"` // Why the machine is damaged.
 	// Timeline are the steps of the last Start, in order of their beginning.
 	Timeline []Mark `json:"timeline,omitempty"`
 }
@@ -66,4 +68,13 @@ func (f *Filter) Match(info *Info) bool {
 		found = found && ok && got == value
 	}
 	return found
+}
+
+// ImageConfig is what an image's maker says about running it, as in the OCI image specification. What a caller executes is the caller's choice.
+type ImageConfig struct {
+	Entrypoint []string `json:"entrypoint,omitempty"`
+	Cmd        []string `json:"cmd,omitempty"` // After Entrypoint, unless the caller has arguments of its own.
+	Env        []string `json:"env,omitempty"` // NAME=VALUE.
+	User       string   `json:"user,omitempty"`
+	WorkingDir string   `json:"working_dir,omitempty"`
 }

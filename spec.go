@@ -22,7 +22,7 @@ type Spec struct {
 	// KernelArgs is appended to the driver's kernel command line: at most 1024 bytes of printable ASCII. Optional.
 	KernelArgs string `json:"kernel_args,omitempty"`
 
-	// Image is the path of a base image: a file system that many machines share read-only, each with a writable
+	// Image is the absolute path of a base image, or the name of one that the driver has, such as "debian:12": a file system that many machines share read-only, each with a writable
 	// layer of its own over it. The guest agent boots it, whatever is in it. At most one of Image, Rootfs and
 	// Diskless is set; none of them asks for the driver's default.
 	Image string `json:"image,omitempty"`

@@ -23,6 +23,8 @@ const (
 	maxLabels      = 64
 	maxLabelKey    = 63
 	maxLabelValue  = 256
+	maxImageName   = 255
+	imageRule      = "at most 255 of A-Z a-z 0-9 . _ - / : @, beginning with a letter or a digit"
 	nameRule       = "must be 1 to 64 of A-Z a-z 0-9 . _ -, not starting with . or -"
 	labelKeyRule   = "keys must be 1 to 63 of A-Z a-z 0-9 . _ - /"
 	labelValueRule = "values must be at most 256 bytes of printable UTF-8"
@@ -35,6 +37,12 @@ func ValidateName(name string) error {
 		return &FieldError{Field: "name", Value: name, Reason: nameRule}
 	}
 	return nil
+}
+
+// imageName says whether a text may be the name of an image, such as "debian:12", or its digest. What it means is the driver's part.
+func imageName(text string) bool {
+	other := func(r rune) bool { return !nameRune(r) && r != '/' && r != ':' && r != '@' }
+	return len(text) <= maxImageName && strings.IndexFunc(text, other) < 0 && strings.IndexAny(text[:1], "./_-:@") < 0
 }
 
 func nameRune(r rune) bool {
@@ -67,10 +75,11 @@ func (s *Spec) checkSize() *FieldError {
 }
 
 func (s *Spec) checkFiles() *FieldError {
-	for _, file := range []struct{ field, path string }{{"Initrd", s.Initrd}, {"Image", s.Image}} {
-		if reason := badPath(file.path); file.path != "" && reason != "" {
-			return bad(file.field, file.path, reason)
-		}
+	if reason := badPath(s.Initrd); s.Initrd != "" && reason != "" {
+		return bad("Initrd", s.Initrd, reason)
+	}
+	if reason := badPath(s.Image); s.Image != "" && reason != "" && !imageName(s.Image) {
+		return bad("Image", s.Image, reason+", or an image's name: "+imageRule)
 	}
 	for _, file := range []struct{ field, path string }{{"Kernel", s.Kernel}, {"Rootfs", s.Rootfs}} {
 		if reason := badPath(file.path); file.path != "" && reason != "" && ValidateName(file.path) != nil {

@@ -12,6 +12,7 @@ import (
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/disk"
+	"github.com/tangle-network/microvm-runtime/internal/imagestore"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 	"github.com/tangle-network/microvm-runtime/internal/step"
 )
@@ -113,12 +114,38 @@ func (d *driver) resolve(ctx context.Context, spec microvm.Spec) (*state.Record,
 	if err := d.supports(ctx, planOf(record)); err != nil {
 		return nil, err
 	}
+	if err := d.importImage(ctx, record); err != nil {
+		return nil, err
+	}
 	return record, d.importFiles(ctx, record)
+}
+
+// importImage makes the base of an image with a name one of the store's files too: by a link, where it can, since nobody changes it.
+func (d *driver) importImage(ctx context.Context, record *state.Record) error {
+	if record.Spec.Image == "" || filepath.IsAbs(record.Spec.Image) {
+		return nil
+	}
+	entry, err := imagestore.Lookup(filepath.Join(d.options.StateDir, "images"), record.Spec.Image)
+	if errors.Is(err, microvm.ErrInvalid) {
+		return fmt.Errorf("Spec.Image: %w", err)
+	}
+	if err != nil {
+		return err
+	}
+	stored, err := d.store.Make(ctx, "image\x00"+entry.Digest+"\x00"+entry.SHA256, entry.Link)
+	if err != nil {
+		return err
+	}
+	record.Files.Base = stored.Path
+	record.Image = &microvm.ImageConfig{
+		Entrypoint: entry.Config.Entrypoint, Cmd: entry.Config.Cmd, Env: entry.Config.Env, User: entry.Config.User, WorkingDir: entry.Config.WorkingDir,
+	}
+	return nil
 }
 
 func (d *driver) importFiles(ctx context.Context, record *state.Record) (err error) {
 	spec := &record.Spec
-	var files state.Files
+	files := record.Files
 	for _, file := range []struct {
 		field, path string
 		to          *string
@@ -128,7 +155,7 @@ func (d *driver) importFiles(ctx context.Context, record *state.Record) (err err
 		{"Spec.Image", spec.Image, &files.Base},
 		{"Spec.Rootfs", spec.Rootfs, &files.Base},
 	} {
-		if file.path == "" {
+		if file.path == "" || *file.to != "" {
 			continue
 		}
 		stored, err := d.store.Import(ctx, file.path)

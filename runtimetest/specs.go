@@ -22,7 +22,7 @@ var badSpecs = map[string][]badSpec{
 		{microvm.Spec{KernelArgs: strings.Repeat("a", 1025)}, "at most 1024 bytes"}, {microvm.Spec{KernelArgs: "a\nb"}, "printable ASCII"},
 		{microvm.Spec{KernelArgs: "ä"}, "printable ASCII"},
 	},
-	"Image":          {{microvm.Spec{Image: "relative"}, "absolute path"}, {microvm.Spec{Image: "/a\x00"}, "NUL"}},
+	"Image":          {{microvm.Spec{Image: "./relative"}, "absolute path"}, {microvm.Spec{Image: "/a\x00"}, "NUL"}, {microvm.Spec{Image: "a b"}, "an image's name"}, {microvm.Spec{Image: strings.Repeat("n", 256)}, "at most 255"}},
 	"Rootfs":         {{microvm.Spec{Rootfs: "a/relative"}, "absolute path"}, {microvm.Spec{Rootfs: ".."}, "or a name"}, {microvm.Spec{Rootfs: strings.Repeat("n", 65)}, "or a name"}, {microvm.Spec{Rootfs: "/a", Image: "/b"}, "together with Image"}},
 	"RootfsWritable": {{microvm.Spec{RootfsWritable: true}, "needs Rootfs"}},
 	"RootfsMiB": {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,6 +23,7 @@ type execFlags struct {
 	user    string
 	timeout time.Duration
 	stdin   bool
+	tty     bool
 }
 
 func (f *execFlags) add(cmd *cobra.Command) {
@@ -32,6 +34,7 @@ func (f *execFlags) add(cmd *cobra.Command) {
 	flags.StringVarP(&f.user, "user", "u", "", "user in the guest, by name or UID[:GID]")
 	flags.DurationVar(&f.timeout, "timeout", 0, "kill the command after this long")
 	flags.BoolVarP(&f.stdin, "interactive", "i", false, "pass standard input on")
+	flags.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal; with -i this one")
 }
 
 func execCommand() *cobra.Command {
@@ -59,14 +62,50 @@ func (f *execFlags) run(ctx context.Context, vm *microvm.VM, args []string) erro
 	if f.stdin {
 		c.Stdin = os.Stdin
 	}
-	err := c.Run(ctx)
+	if f.tty {
+		return f.onTerminal(ctx, c)
+	}
+	return result(passSignals(ctx, c))
+}
+
+// result makes the guest's status this process's.
+func result(err error) error {
 	if exit := (*guest.ExitError)(nil); errors.As(err, &exit) {
 		if exit.Signal != 0 {
-			return status(128 + exit.Signal) // as shells do
+			return status(exitSignaled + exit.Signal) // as shells do
 		}
 		return status(exit.Code)
 	}
 	return err
+}
+
+// signalPatience is how long a command may take to end over a signal that was passed on to it, before it is killed.
+const signalPatience = 10 * time.Second
+
+// passSignals runs a command. The signal that ends ctx is passed on to it.
+func passSignals(ctx context.Context, c *guest.Cmd) error {
+	running, kill := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer kill(nil)
+	if err := c.Start(ctx); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() {
+		by := interrupted{}
+		number, ok := syscall.SIGTERM, false
+		if errors.As(context.Cause(ctx), &by) {
+			number, ok = by.Signal.(syscall.Signal)
+		}
+		asking, cancel := context.WithTimeout(running, signalPatience)
+		defer cancel()
+		if !ok || c.Signal(asking, number) != nil {
+			kill(context.Cause(ctx))
+			return
+		}
+		<-asking.Done()
+		kill(context.Cause(ctx))
+	})
+	defer stop()
+	return c.Wait()
 }
 
 // hasAgent refuses a machine without an agent: nobody would ever answer.

@@ -53,12 +53,20 @@ func TestImageScripts(t *testing.T) {
 // smallImage is an image of one file.
 func smallImage(t *testing.T, content string) v1.Image {
 	t.Helper()
+	return imageOf(t, map[string][]byte{"file": []byte(content)}, v1.Config{})
+}
+
+// imageOf is an image of programs, and what it says about running them.
+func imageOf(t *testing.T, files map[string][]byte, says v1.Config) v1.Image {
+	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	if err := w.WriteHeader(&tar.Header{Name: "file", Mode: 0o644, Size: int64(len(content))}); err != nil {
-		t.Fatal(err)
+	for name, content := range files {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(content))}); err != nil {
+			t.Fatal(err)
+		}
+		w.Write(content)
 	}
-	io.WriteString(w, content)
 	w.Close()
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
 	if err != nil {
@@ -68,7 +76,11 @@ func smallImage(t *testing.T, content string) v1.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err = mutate.ConfigFile(img, configOf(t, img))
+	config := configOf(t, img)
+	if says.Entrypoint != nil {
+		config.Config = says
+	}
+	img, err = mutate.ConfigFile(img, config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,28 +5,27 @@ package main
 import (
 	"bufio"
 	"errors"
+	"io"
+	"log"
+	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/tangle-network/microvm-runtime/internal/setup"
 	"github.com/tangle-network/microvm-runtime/internal/testing/leak"
 	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
 )
 
 // TestLabCommands executes in a real guest: streams are apart, and the command exits as the guest's does, or as what ended it has it.
 func TestLabCommands(t *testing.T) {
-	p := ring.Lab(t)
-	dir := t.TempDir()
-	for name, value := range map[string]string{
-		"MICROVM_FIRECRACKER_BIN": p.Firecracker, "MICROVM_JAILER_BIN": p.Jailer, "MICROVM_FIRECRACKER_KERNEL": p.Vmlinux, "MICROVM_KERNEL_MODULES": p.Modules,
-		"MICROVM_AGENT_BIN": p.Agent, "MICROVM_IMAGE": p.Base, "MICROVM_STATE_DIR": filepath.Join(dir, "state"), "MICROVM_SOCKET_DIR": filepath.Join(dir, "run"),
-		"MICROVM_JAILER_CGROUP_PARENT": leak.Slice(filepath.Base(dir)),
-	} {
-		t.Setenv(name, value)
-	}
-	t.Cleanup(func() { expect(t, 0, "purge", "--yes") })
+	p := labEnvironment(t)
 	expect(t, 0, "create", "one")
 	expect(t, 0, "start", "one")
 	stdout, stderr := expect(t, 7, "exec", "one", "sh", "-c", "echo out; echo err >&2; exit 7")
@@ -41,10 +40,59 @@ func TestLabCommands(t *testing.T) {
 		t.Errorf("what was interrupted runs still:\n%s", stdout)
 	}
 	expect(t, 0, "destroy", "one")
-	expect(t, 3, "run", "sh", "-c", "exit 3")
+	expect(t, 3, "run", p.Base, "sh", "-c", "exit 3")
+	expect(t, 3, "run", "--image", p.Base, "sh", "-c", "exit 3")
 	if stdout, _ := expect(t, 0, "ls", "--json"); stdout != "[]\n" {
 		t.Errorf("machines %s", stdout)
 	}
+}
+
+// labEnvironment points the command at the lab's parts, with a state of the test's own.
+func labEnvironment(t *testing.T) setup.Parts {
+	t.Helper()
+	p := ring.Lab(t)
+	dir := t.TempDir()
+	for name, value := range map[string]string{
+		"MICROVM_FIRECRACKER_BIN": p.Firecracker, "MICROVM_JAILER_BIN": p.Jailer, "MICROVM_FIRECRACKER_KERNEL": p.Vmlinux, "MICROVM_KERNEL_MODULES": p.Modules,
+		"MICROVM_AGENT_BIN": p.Agent, "MICROVM_IMAGE": p.Base, "MICROVM_STATE_DIR": filepath.Join(dir, "state"), "MICROVM_SOCKET_DIR": filepath.Join(dir, "run"),
+		"MICROVM_JAILER_CGROUP_PARENT": leak.Slice(filepath.Base(dir)),
+	} {
+		t.Setenv(name, value)
+	}
+	t.Cleanup(func() { expect(t, 0, "purge", "--yes") })
+	return p
+}
+
+// TestLabRunImage runs an image of a registry: pulled once, executed as it says, with and without a terminal.
+func TestLabRunImage(t *testing.T) {
+	p := labEnvironment(t)
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(server.Close)
+	program, err := os.ReadFile(p.Busybox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reference := strings.TrimPrefix(server.URL, "http://") + "/busy:1"
+	push(t, reference, imageOf(t, map[string][]byte{"bin/busybox": program}, v1.Config{
+		Entrypoint: []string{"/bin/busybox"}, Cmd: []string{"sh", "-c", "echo $A; busybox id -u; busybox pwd"}, Env: []string{"A=of the image", "PATH=/bin"}, User: "1000", WorkingDir: "/bin",
+	}))
+	if stdout, _ := expect(t, 0, "run", reference); stdout != "of the image\n1000\n/bin\n" {
+		t.Errorf("it says %q", stdout)
+	}
+	server.Close() // it is here now
+	expect(t, 0, "create", "one", "--image", reference)
+	expect(t, 0, "start", "one")
+	if stdout, _ := expect(t, 0, "inspect", "one"); !strings.Contains(stdout, `"working_dir": "/bin"`) {
+		t.Errorf("inspect:\n%s", stdout)
+	}
+	if stdout, _ := expect(t, 5, "exec", "-t", "one", "/bin/busybox", "sh", "-c", "busybox tty; exit 5"); !strings.HasPrefix(stdout, "/dev/pts/") {
+		t.Errorf("its terminal is %q", stdout)
+	}
+	if stdout, _ := expect(t, 1, "exec", "one", "/bin/busybox", "tty"); stdout != "not a tty\n" {
+		t.Errorf("without one it says %q", stdout)
+	}
+	expect(t, 0, "destroy", "one")
+	expect(t, 0, "image", "rm", reference)
 }
 
 // expect runs microvm and checks the status that it exits with.

@@ -6,55 +6,141 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/firecracker"
+	"github.com/tangle-network/microvm-runtime/image"
 )
 
 // cleanUpPatience bounds the removal of the machine once the caller's own context may have ended.
 const cleanUpPatience = 30 * time.Second
 
+// runFlags are the flags of run beside those of the machine and of the command in it.
+type runFlags struct {
+	spec       specFlags
+	exec       execFlags
+	name, pull string
+	keep       bool
+	remove     bool
+	entrypoint string
+}
+
 func runCommand() *cobra.Command {
-	var spec specFlags
-	var exec execFlags
-	var name string
-	var keep bool
+	var f runFlags
 	cmd := &cobra.Command{
-		Use:   "run [flags] COMMAND [ARG...]",
-		Short: "Create a machine, execute a command in it, destroy it; exit with the command's status",
-		Args:  count(1, -1),
-		RunE: runtimeVerb(func(ctx context.Context, rt *microvm.Runtime, args []string) (err error) {
-			s, err := spec.make()
+		Use:   "run [flags] IMAGE [COMMAND [ARG...]]",
+		Short: "Create a machine of an image, execute a command in it, destroy it; exit with the command's status",
+		Long: "run creates a machine of an image, executes a command in it, destroys it, and exits with the command's status.\n\n" +
+			"IMAGE is a name, such as debian:12, or a path that begins with / or ./. With --image, --rootfs or --diskless there is no IMAGE: all arguments are the command. " +
+			"Without a COMMAND the image's own is executed, with its environment, user and directory.",
+		Args: count(1, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			args, err := f.takeImage(cmd.Context(), args)
 			if err != nil {
 				return err
 			}
-			if name == "" {
-				name = fmt.Sprintf("run-%s", strings.ReplaceAll(time.Now().UTC().Format("20060102-150405.000000"), ".", "-"))
-			}
-			vm, err := rt.Create(ctx, name, s)
-			if err != nil {
-				return err
-			}
-			if !keep {
-				defer func() { err = errors.Join(err, destroyLate(ctx, vm)) }()
-			}
-			if err := hasAgent(ctx, vm); err != nil {
-				return err
-			}
-			if err := vm.Start(ctx, nil); err != nil {
-				return err
-			}
-			return exec.run(ctx, vm, args)
-		}),
+			return runtimeVerb(f.run)(cmd, args)
+		},
 	}
-	spec.add(cmd.Flags())
-	exec.add(cmd)
-	cmd.Flags().StringVar(&name, "name", "", "the machine's name (default run-TIME)")
-	cmd.Flags().BoolVar(&keep, "keep", false, "leave the machine running")
+	f.spec.add(cmd.Flags())
+	f.exec.add(cmd)
+	cmd.Flags().StringVar(&f.name, "name", "", "the machine's name (default run-TIME)")
+	cmd.Flags().BoolVar(&f.keep, "keep", false, "leave the machine running")
+	cmd.Flags().BoolVar(&f.remove, "rm", false, "destroy the machine afterwards: what happens anyway, without --keep")
+	cmd.Flags().StringVar(&f.pull, "pull", "missing", "get the image from its registry: missing, always or never")
+	cmd.Flags().StringVar(&f.entrypoint, "entrypoint", "", "a program in place of the image's entry point")
+	cmd.MarkFlagsMutuallyExclusive("rm", "keep")
 	return cmd
+}
+
+// takeImage takes the image off the arguments, unless a flag says what to boot, and gets it where it is missing.
+func (f *runFlags) takeImage(ctx context.Context, args []string) ([]string, error) {
+	if !slices.Contains([]string{"missing", "always", "never"}, f.pull) {
+		return nil, usageError{fmt.Errorf("--pull is missing, always or never, not %q", f.pull)}
+	}
+	if f.spec.spec.Image == "" && f.spec.spec.Rootfs == "" && !f.spec.spec.Diskless {
+		f.spec.spec.Image, args = args[0], args[1:]
+	}
+	name := f.spec.spec.Image
+	if name == "" || looksLikePath(name) || f.pull == "never" {
+		return args, nil
+	}
+	options, err := firecracker.OptionsFromEnv(os.LookupEnv)
+	if err != nil {
+		return nil, err
+	}
+	store, err := image.Open(filepath.Join(options.Defaults().StateDir, "images"))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := store.Get(name); err == nil && f.pull == "missing" || err != nil && !errors.Is(err, microvm.ErrNotFound) {
+		return args, err
+	}
+	return args, withProgress(func(progress func(image.Progress)) error {
+		_, err := store.Pull(ctx, name, &image.PullOptions{Progress: progress})
+		return err
+	})
+}
+
+// run creates, executes and destroys.
+func (f *runFlags) run(ctx context.Context, rt *microvm.Runtime, args []string) (err error) {
+	spec, err := f.spec.make()
+	if err != nil {
+		return err
+	}
+	if f.name == "" {
+		f.name = "run-" + strings.ReplaceAll(time.Now().UTC().Format("20060102-150405.000000"), ".", "-")
+	}
+	vm, err := rt.Create(ctx, f.name, spec)
+	if err != nil {
+		return err
+	}
+	if !f.keep {
+		defer func() { err = errors.Join(err, destroyLate(ctx, vm)) }()
+	}
+	if err := hasAgent(ctx, vm); err != nil {
+		return err
+	}
+	info, err := vm.Info(ctx)
+	if err != nil {
+		return err
+	}
+	if args = f.command(info.Image, args); len(args) == 0 {
+		return usageError{fmt.Errorf("image %s says no command to execute: give one", spec.Image)}
+	}
+	if err := vm.Start(ctx, nil); err != nil {
+		return err
+	}
+	return f.exec.run(ctx, vm, args)
+}
+
+// command returns what to execute: the entry point, with the caller's arguments or, without any, the image's. The image's environment, user and directory hold where the caller says
+// nothing else.
+func (f *runFlags) command(config *microvm.ImageConfig, args []string) []string {
+	if config == nil {
+		config = &microvm.ImageConfig{}
+	}
+	f.exec.env = slices.Concat(config.Env, f.exec.env)
+	if f.exec.user == "" {
+		f.exec.user = config.User
+	}
+	if f.exec.dir == "" {
+		f.exec.dir = config.WorkingDir
+	}
+	if f.entrypoint != "" {
+		return slices.Concat([]string{f.entrypoint}, args)
+	}
+	if len(args) == 0 {
+		args = config.Cmd
+	}
+	return slices.Concat(config.Entrypoint, args)
 }
 
 // destroyLate destroys a machine also when ctx was interrupted.

@@ -43,7 +43,7 @@ func (f *specFlags) add(flags *pflag.FlagSet) {
 func (f *specFlags) make() (microvm.Spec, error) {
 	spec := f.spec
 	for _, path := range []*string{&spec.Kernel, &spec.Initrd, &spec.Image, &spec.Rootfs} {
-		if *path == "" || (path == &spec.Kernel || path == &spec.Rootfs) && isName(*path) {
+		if *path == "" || (path == &spec.Kernel || path == &spec.Rootfs) && isName(*path) || path == &spec.Image && !looksLikePath(*path) {
 			continue
 		}
 		absolute, err := filepath.Abs(*path)
@@ -69,6 +69,11 @@ func (f *specFlags) make() (microvm.Spec, error) {
 	labels, err := pairs(f.labels)
 	spec.Labels = labels
 	return spec, err
+}
+
+// looksLikePath tells a path from an image's name, which may have slashes.
+func looksLikePath(text string) bool {
+	return strings.HasPrefix(text, "/") || strings.HasPrefix(text, "./") || strings.HasPrefix(text, "../")
 }
 
 // isName says whether a text that may be a path is a name: it has no slash, and is no file here.

@@ -32,6 +32,8 @@ type Record struct {
 	Spec    microvm.Spec `json:"spec"` // Resolved.
 	// Files are what the machine boots from: paths in the store.
 	Files Files `json:"files"`
+	// Image is what the image's maker says about running it. Nil for an image that is only a path.
+	Image *microvm.ImageConfig `json:"image,omitempty"`
 	// Agent says that the guest agent boots the machine.
 	Agent bool `json:"agent"`
 	// Jailed says that the VMM runs in a jail.
