@@ -10,7 +10,8 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/state"
 )
 
-// admit checks the limits, and holds the right to create until release is called, so that two creates can't both take what is left for one.
+// admit checks the limits, and holds the right to create until release is called, so that two creates can't both take what is left for one: once a machine is on record it counts, long
+// before its disk is there. Release may be called more than once.
 func (d *driver) admit(ctx context.Context, record *state.Record) (release func(), err error) {
 	limits := d.options.Limits
 	if limits == (Limits{}) {

@@ -36,11 +36,11 @@ func (d *driver) Create(ctx context.Context, name string, spec microvm.Spec) (ui
 		return "", err
 	}
 	defer release()
-	return record.UID, d.create(ctx, name, record)
+	return record.UID, d.create(ctx, name, record, release)
 }
 
-// create runs the steps. The name is the commit point: what stands under a uid without a name belongs to nobody.
-func (d *driver) create(ctx context.Context, name string, record *state.Record) (err error) {
+// create runs the steps. The name is the commit point: what stands under a uid without a name belongs to nobody. Recorded is called once the machine counts.
+func (d *driver) create(ctx context.Context, name string, record *state.Record, recorded func()) (err error) {
 	lock, err := d.state.Create(ctx, record.UID)
 	if err != nil {
 		return err
@@ -57,6 +57,7 @@ func (d *driver) create(ctx context.Context, name string, record *state.Record) 
 	if err := steps.Do("record", func() error { return lock.WriteRecord(*record) }, nil); err != nil {
 		return err
 	}
+	recorded()
 	if err := steps.Do("name", func() error { return lock.Bind(name) }, lock.Unbind); err != nil {
 		return err
 	}
@@ -216,7 +217,7 @@ func (d *driver) makeDisk(ctx context.Context, record *state.Record) error {
 		source = empty
 	}
 	path := d.diskPath(record.UID)
-	if _, err := disk.Clone(path, source); err != nil {
+	if _, err := disk.Clone(ctx, path, source); err != nil {
 		return err
 	}
 	if err := os.Chmod(path, 0o600); err != nil {

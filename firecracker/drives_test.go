@@ -225,7 +225,7 @@ func loopDevice(t *testing.T, file string) string {
 func TestRealBlockDevice(t *testing.T) {
 	r := newRig(t, ring.Real(t), false, tinyguest.Program{Text: marker + "\n"})
 	backing := filepath.Join(t.TempDir(), "disk")
-	if err := disk.EmptyExt4(backing, 16); err != nil {
+	if err := disk.EmptyExt4(t.Context(), backing, 16); err != nil {
 		t.Fatal(err)
 	}
 	device := loopDevice(t, backing)

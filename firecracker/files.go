@@ -16,7 +16,7 @@ import (
 // emptyLayer returns the ready-made empty layer of a size, which is made once.
 func (d *driver) emptyLayer(ctx context.Context, sizeMiB int) (string, error) {
 	file, err := d.store.Make(ctx, "ext4\x00"+strconv.Itoa(sizeMiB), func(temp string) error {
-		return disk.EmptyExt4(temp, sizeMiB)
+		return disk.EmptyExt4(ctx, temp, sizeMiB)
 	})
 	return file.Path, err
 }
@@ -48,7 +48,7 @@ func (d *driver) grown(ctx context.Context, stored string, sizeMiB int) (string,
 	}
 	key := fmt.Sprintf("grown\x00%s\x00%d", filepath.Base(stored), sizeMiB)
 	file, err := d.store.Make(ctx, key, func(temp string) error {
-		if _, err := disk.Clone(temp, stored); err != nil {
+		if _, err := disk.Clone(ctx, temp, stored); err != nil {
 			return err
 		}
 		return disk.GrowExt4(ctx, temp, sizeMiB)

@@ -140,7 +140,7 @@ type jailed struct {
 	lent     func(*state.Record) (lentThings, error)
 }
 
-func (j *jailed) make(_ context.Context, p plan) error {
+func (j *jailed) make(ctx context.Context, p plan) error {
 	config, err := p.configFile()
 	if err != nil {
 		return err
@@ -154,7 +154,7 @@ func (j *jailed) make(_ context.Context, p plan) error {
 	}
 	defer lent.Close()
 	files := jail.Files{Shared: sharedFiles(j.record), Config: config, Layer: j.layer, Lent: lent.files(), Log: logPath, UID: j.uid, GID: j.gid}
-	if err := j.layout.Build(files); err != nil {
+	if err := j.layout.Build(ctx, files); err != nil {
 		return fmt.Errorf("build jail: %w", err)
 	}
 	return os.Symlink(j.layout.Root(), j.link)

@@ -29,7 +29,7 @@ func (r *rig) storeFiles() []string {
 func TestRealGrownRootfs(t *testing.T) {
 	bothWays(t, ring.Real(t), func(t *testing.T, r *rig) {
 		rootfs := filepath.Join(t.TempDir(), "rootfs.ext4")
-		if err := disk.EmptyExt4(rootfs, 16); err != nil {
+		if err := disk.EmptyExt4(t.Context(), rootfs, 16); err != nil {
 			t.Fatal(err)
 		}
 		original, err := os.ReadFile(rootfs)
@@ -74,7 +74,7 @@ func TestRealRootfsIsNotGrown(t *testing.T) {
 	bothWays(t, ring.Real(t), func(t *testing.T, r *rig) {
 		dir := t.TempDir()
 		good, odd, garbage := filepath.Join(dir, "good"), filepath.Join(dir, "odd"), newDisk(t, "garbage")
-		if err := errors.Join(disk.EmptyExt4(good, 16), disk.EmptyExt4(odd, 16), os.Truncate(odd, 16<<20+512)); err != nil {
+		if err := errors.Join(disk.EmptyExt4(t.Context(), good, 16), disk.EmptyExt4(t.Context(), odd, 16), os.Truncate(odd, 16<<20+512)); err != nil {
 			t.Fatal(err)
 		}
 		for _, c := range []struct {
@@ -105,7 +105,7 @@ func TestRealRootfsIsNotGrown(t *testing.T) {
 func TestRealTrim(t *testing.T) {
 	bothWays(t, ring.Real(t), func(t *testing.T, r *rig) {
 		rootfs := filepath.Join(t.TempDir(), "rootfs.ext4")
-		if err := disk.EmptyExt4(rootfs, 16); err != nil {
+		if err := disk.EmptyExt4(t.Context(), rootfs, 16); err != nil {
 			t.Fatal(err)
 		}
 		f, err := os.OpenFile(rootfs, os.O_WRONLY, 0)

@@ -94,7 +94,7 @@ func link(t testing.TB, dir, reference string) string {
 	t.Helper()
 	entry, err := imagestore.Lookup(dir, reference)
 	path := filepath.Join(t.TempDir(), "base")
-	if err := entry.Link(path); err != nil {
+	if err := entry.Link(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
 	must(t, entry, err)

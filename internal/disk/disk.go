@@ -12,6 +12,7 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -29,12 +30,17 @@ type Cloned struct {
 
 // Clone makes dst, which must not exist, a private copy of src with mode 0600: by reflink, else by copying the data and keeping the holes. When it returns
 // an error there is no dst.
-func Clone(dst, src string) (c Cloned, err error) {
+func Clone(ctx context.Context, dst, src string) (c Cloned, err error) {
 	in, err := os.Open(src)
 	if err != nil {
 		return c, err
 	}
 	defer in.Close()
+	return CloneFile(ctx, dst, in)
+}
+
+// CloneFile is Clone of an open file, whatever its path has come to mean.
+func CloneFile(ctx context.Context, dst string, in *os.File) (c Cloned, err error) {
 	out, err := os.OpenFile(dst, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return c, err
@@ -47,12 +53,12 @@ func Clone(dst, src string) (c Cloned, err error) {
 	if unix.Reflink(out, in) == nil {
 		return Cloned{Reflinked: true}, nil
 	}
-	c.Copied, err = copyData(out, in)
+	c.Copied, err = copyData(ctx, out, in)
 	return c, err
 }
 
 // copyData copies the extents that hold data and leaves the rest holes.
-func copyData(out, in *os.File) (copied int64, err error) {
+func copyData(ctx context.Context, out, in *os.File) (copied int64, err error) {
 	info, err := in.Stat()
 	if err != nil {
 		return 0, err
@@ -72,7 +78,8 @@ func copyData(out, in *os.File) (copied int64, err error) {
 		if err != nil {
 			return copied, fmt.Errorf("find hole of %s: %w", in.Name(), err)
 		}
-		n, err := copyExtent(out, in, data, hole-data)
+		hole = min(hole, data+chunk)
+		n, err := copyChunk(ctx, out, in, data, hole-data)
 		copied += n
 		if err != nil {
 			return copied, err
@@ -82,8 +89,15 @@ func copyData(out, in *os.File) (copied int64, err error) {
 	return copied, nil
 }
 
-// copyExtent lets the kernel copy: os.File's ReadFrom uses copy_file_range(2).
-func copyExtent(out, in *os.File, at, length int64) (int64, error) {
+// chunk is how much is copied between two looks at the context: at most some tenths of a second's work.
+const chunk = 64 << 20
+
+// copyChunk lets the kernel copy: os.File's ReadFrom uses copy_file_range(2). What is copied is on its way to the disk then, so that a flush at the end does not take the time of it all.
+func copyChunk(ctx context.Context, out, in *os.File, at, length int64) (n int64, err error) {
+	if err := context.Cause(ctx); err != nil {
+		return 0, err
+	}
+	defer unix.StartWriting(out, at, length) // an error comes again when it is flushed
 	if _, err := in.Seek(at, io.SeekStart); err != nil {
 		return 0, err
 	}
@@ -94,12 +108,12 @@ func copyExtent(out, in *os.File, at, length int64) (int64, error) {
 }
 
 // LinkOrCopy makes dst another name of src, or a copy with src's mode where no link can be made.
-func LinkOrCopy(dst, src string) error {
+func LinkOrCopy(ctx context.Context, dst, src string) error {
 	err := os.Link(src, dst)
 	if !errors.Is(err, syscall.EXDEV) && !errors.Is(err, syscall.EMLINK) && !errors.Is(err, syscall.EPERM) {
 		return err
 	}
-	if _, err := Clone(dst, src); err != nil {
+	if _, err := Clone(ctx, dst, src); err != nil {
 		return err
 	}
 	info, err := os.Stat(src)

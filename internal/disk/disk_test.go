@@ -4,6 +4,7 @@ package disk
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"os"
@@ -40,7 +41,7 @@ func TestCloneKeepsHoles(t *testing.T) {
 		"no block's length": sparse(t, 1<<20+17, map[int64]string{1 << 20: "x"}),
 	} {
 		dst := filepath.Join(t.TempDir(), "clone")
-		if _, err := Clone(dst, src); err != nil {
+		if _, err := Clone(t.Context(), dst, src); err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
@@ -62,6 +63,43 @@ func TestCloneKeepsHoles(t *testing.T) {
 	}
 }
 
+// looks is a context that ends when it is looked at for the nth time.
+type looks struct {
+	context.Context
+	n int
+}
+
+func (c *looks) Err() error {
+	if c.n--; c.n < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// TestCloneCanBeLeft between two extents, and within a large one. Nothing of it is left.
+func TestCloneCanBeLeft(t *testing.T) {
+	large := filepath.Join(t.TempDir(), "large")
+	if err := os.WriteFile(large, make([]byte, 2*chunk+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, src := range map[string]string{"extents": sparse(t, 64<<20, map[int64]string{0: "one", 16 << 20: "two", 32 << 20: "three"}), "large": large} {
+		dst := filepath.Join(t.TempDir(), "clone")
+		c, err := Clone(&looks{context.Background(), 3}, dst, src)
+		if err = errors.Join(err, os.Remove(dst)); err != nil {
+			t.Errorf("%s: with three looks it is not made: %v", name, err)
+		}
+		if c.Reflinked { // which is done at once
+			continue
+		}
+		if _, err := Clone(&looks{context.Background(), 2}, dst, src); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v, want context.Canceled", name, err)
+		}
+		if _, err := os.Lstat(dst); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: half a clone is left: %v", name, err)
+		}
+	}
+}
+
 // TestCloneRefuses what stands in its way, and leaves it.
 func TestCloneRefuses(t *testing.T) {
 	src, dir := sparse(t, 100, map[int64]string{0: "new"}), t.TempDir()
@@ -70,14 +108,14 @@ func TestCloneRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, dst := range []string{taken, link} {
-		if _, err := Clone(dst, src); !errors.Is(err, os.ErrExist) {
+		if _, err := Clone(t.Context(), dst, src); !errors.Is(err, os.ErrExist) {
 			t.Errorf("%s: %v, want ErrExist", dst, err)
 		}
 	}
 	if text, err := os.ReadFile(taken); err != nil || string(text) != "precious" {
 		t.Errorf("%q, %v", text, err)
 	}
-	if _, err := Clone(filepath.Join(dir, "new"), dir); err == nil {
+	if _, err := Clone(t.Context(), filepath.Join(dir, "new"), dir); err == nil {
 		t.Error("a directory was cloned")
 	}
 	if _, err := os.Lstat(filepath.Join(dir, "new")); !errors.Is(err, os.ErrNotExist) {
@@ -88,7 +126,7 @@ func TestCloneRefuses(t *testing.T) {
 func TestEmptyExt4(t *testing.T) {
 	for _, size := range []int{16, 64, 256} {
 		path := filepath.Join(t.TempDir(), "layer")
-		if err := EmptyExt4(path, size); errors.Is(err, os.ErrNotExist) {
+		if err := EmptyExt4(t.Context(), path, size); errors.Is(err, os.ErrNotExist) {
 			t.Logf("no mke2fs here: %v", err)
 			return
 		} else if err != nil {
@@ -111,7 +149,15 @@ func TestEmptyExt4(t *testing.T) {
 		if used := info.Sys().(*syscall.Stat_t).Blocks * 512; used > 8<<20 {
 			t.Errorf("%d MiB: %d bytes of disk", size, used)
 		}
-		if err := EmptyExt4(path, size); !errors.Is(err, os.ErrExist) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := EmptyExt4(ctx, path+"-2", size); !errors.Is(err, context.Canceled) {
+			t.Errorf("without a context: %v", err)
+		}
+		if _, err := os.Lstat(path + "-2"); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("half of it is left: %v", err)
+		}
+		if err := EmptyExt4(t.Context(), path, size); !errors.Is(err, os.ErrExist) {
 			t.Errorf("over one that is there: %v", err)
 		}
 	}
@@ -124,7 +170,7 @@ func TestGrowExt4(t *testing.T) {
 		return
 	}
 	path := filepath.Join(t.TempDir(), "disk")
-	if err := EmptyExt4(path, 64); err != nil {
+	if err := EmptyExt4(t.Context(), path, 64); err != nil {
 		t.Fatal(err)
 	}
 	if size, isExt4, err := Inspect(path); err != nil || size != 64<<20 || !isExt4 {

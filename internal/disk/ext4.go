@@ -15,7 +15,7 @@ import (
 )
 
 // EmptyExt4 makes path an empty ext4 of so many MiB, sparse, with mke2fs. It is for preparing: machines get clones of it.
-func EmptyExt4(path string, sizeMiB int) error {
+func EmptyExt4(ctx context.Context, path string, sizeMiB int) error {
 	mke2fs, err := Find("mke2fs")
 	if err != nil {
 		return err
@@ -29,13 +29,13 @@ func EmptyExt4(path string, sizeMiB int) error {
 		return errors.Join(err, os.Remove(path))
 	}
 	// The journal stays: a layer must survive power loss. Tables are zero already in a sparse file.
-	cmd := exec.Command(mke2fs, "-q", "-F", "-t", "ext4", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0",
+	cmd := exec.CommandContext(ctx, mke2fs, "-q", "-F", "-t", "ext4", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0",
 		"-J", "size="+strconv.Itoa(journalMiB(sizeMiB)), path)
 	if sizeMiB < 64 {
 		cmd.Args = append(cmd.Args[:len(cmd.Args)-3], path) // mke2fs chooses, or leaves the journal out
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return errors.Join(fmt.Errorf("mke2fs: %w: %s", err, out), os.Remove(path))
+		return errors.Join(context.Cause(ctx), fmt.Errorf("mke2fs: %w: %s", err, out), os.Remove(path))
 	}
 	return nil
 }

@@ -3,6 +3,7 @@
 package imagestore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -160,8 +161,8 @@ func (d Dir) read(digest string, references map[string]string) (Entry, error) {
 
 // Link makes path another name of the base, or a copy where no link can be made: on another file system. From then on the base is path's too, whatever becomes of the
 // image. It answers microvm.ErrNotFound when the image was removed since it was looked up.
-func (e Entry) Link(path string) error {
-	err := disk.LinkOrCopy(path, e.Path)
+func (e Entry) Link(ctx context.Context, path string) error {
+	err := disk.LinkOrCopy(ctx, path, e.Path)
 	if errors.Is(err, os.ErrNotExist) {
 		if _, missing := os.Lstat(e.Path); errors.Is(missing, os.ErrNotExist) {
 			return notFound(e.Digest)

@@ -99,7 +99,7 @@ func TestLink(t *testing.T) {
 		t.Fatal(e, err)
 	}
 	mine := filepath.Join(t.TempDir(), "mine")
-	if err := e.Link(mine); err != nil {
+	if err := e.Link(t.Context(), mine); err != nil {
 		t.Fatal(err)
 	}
 	if now, err := d.Get(of("a")); err != nil || !now.InUse {
@@ -111,10 +111,10 @@ func TestLink(t *testing.T) {
 	if content, err := os.ReadFile(mine); err != nil || string(content) != "base of "+of("a") {
 		t.Errorf("%q, %v", content, err)
 	}
-	if err := e.Link(filepath.Join(t.TempDir(), "late")); !errors.Is(err, microvm.ErrNotFound) {
+	if err := e.Link(t.Context(), filepath.Join(t.TempDir(), "late")); !errors.Is(err, microvm.ErrNotFound) {
 		t.Error("its image is gone:", err)
 	}
-	if err := e.Link(mine); !errors.Is(err, microvm.ErrNotFound) && !errors.Is(err, os.ErrExist) {
+	if err := e.Link(t.Context(), mine); !errors.Is(err, microvm.ErrNotFound) && !errors.Is(err, os.ErrExist) {
 		t.Error(err)
 	}
 }

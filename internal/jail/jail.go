@@ -21,6 +21,7 @@
 package jail
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -58,7 +59,7 @@ type Files struct {
 }
 
 // Build makes the jail in place of whatever stands there.
-func (l Layout) Build(f Files) error {
+func (l Layout) Build(ctx context.Context, f Files) error {
 	if err := l.Remove(); err != nil {
 		return err
 	}
@@ -67,7 +68,7 @@ func (l Layout) Build(f Files) error {
 		return err
 	}
 	for name, path := range f.Shared {
-		if err := disk.LinkOrCopy(filepath.Join(img, name), path); err != nil {
+		if err := disk.LinkOrCopy(ctx, filepath.Join(img, name), path); err != nil {
 			return fmt.Errorf("link %s: %w", name, err)
 		}
 	}

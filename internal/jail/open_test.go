@@ -96,7 +96,7 @@ func TestBuildIsAlwaysFresh(t *testing.T) {
 	}
 	l := Layout{Base: top + "/jail", Exec: "/opt/firecracker", ID: "vm1"}
 	files := Files{Shared: map[string]string{"kernel": shared}, Config: []byte("{}"), Log: "vmm.log", UID: os.Geteuid(), GID: os.Getegid()}
-	if err := l.Build(files); err != nil {
+	if err := l.Build(t.Context(), files); err != nil {
 		t.Fatal(err)
 	}
 	// What a VMM that broke out may leave: the binary's name leads to a shared file, or out.
@@ -104,7 +104,7 @@ func TestBuildIsAlwaysFresh(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Build(files); err != nil {
+	if err := l.Build(t.Context(), files); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(l.Root())

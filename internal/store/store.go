@@ -5,8 +5,8 @@
 // There are only two types: a [Store] and a [File] in it. A file is imported from a path of the user's, or made by a function under a key of the
 // caller's. It belongs to this process's user, mode 0444, and is never changed, so that it can be hard-linked into any number of jails.
 //
-//	DIR/files/KEY    the files; KEY is the sha256 of what says where they come from
-//	DIR/lock         held while a file is added
+//	DIR/files/KEY           the files; KEY is the sha256 of what says where they come from
+//	DIR/making/KEY[.lock]   one that is being made, and what is held meanwhile
 //
 // # Caveats
 //
@@ -24,6 +24,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	microvm "github.com/tangle-network/microvm-runtime"
@@ -46,7 +47,7 @@ type File struct {
 
 // Open makes the store's directories where they are missing.
 func Open(dir string) (*Store, error) {
-	for _, sub := range []string{"", "files"} {
+	for _, sub := range []string{"", "files", "making"} {
 		if err := disk.MakeDir(filepath.Join(dir, sub)); err != nil {
 			return nil, err
 		}
@@ -57,8 +58,9 @@ func Open(dir string) (*Store, error) {
 // Tree says what is ours in the store's directory.
 func Tree(dir string) tidy.Tree {
 	file := func(_ string, entry fs.DirEntry) bool { return validKey(entry.Name()) }
-	own := func(_ string, entry fs.DirEntry) bool { return slices.Contains([]string{"lock", "new"}, entry.Name()) }
-	return tidy.Tree{Dir: dir, Ours: own, Below: []tidy.Tree{{Dir: "files", Ours: file}}}
+	making := func(_ string, entry fs.DirEntry) bool { return validKey(strings.TrimSuffix(entry.Name(), lockSuffix)) }
+	old := func(_ string, entry fs.DirEntry) bool { return slices.Contains([]string{"lock", "new"}, entry.Name()) } // of programs that made one file at a time
+	return tidy.Tree{Dir: dir, Ours: old, Below: []tidy.Tree{{Dir: "files", Ours: file}, {Dir: "making", Ours: making}}}
 }
 
 func validKey(name string) bool {
@@ -81,27 +83,28 @@ func (s *Store) Import(ctx context.Context, path string) (File, error) {
 	stat := info.Sys().(*syscall.Stat_t)
 	key := fmt.Sprintf("import\x00%s\x00%d\x00%d\x00%d\x00%d", path, stat.Dev, stat.Ino, stat.Size, stat.Mtim.Nano())
 	return s.Make(ctx, key, func(temp string) error {
-		_, err := disk.Clone(temp, path)
+		_, err := disk.Clone(ctx, temp, path)
 		return err
 	})
 }
 
 // Make returns the file that was made under key before, or calls create to make it at a path in the store. When several callers, also of
-// several processes, ask at once, one makes it and the others wait.
+// several processes, ask for one key at once, one makes it and the others wait; those of other keys don't.
 func (s *Store) Make(ctx context.Context, key string, create func(temp string) error) (File, error) {
 	key = digest(key)
 	if file, err := s.find(key); err == nil {
 		return file, nil
 	}
-	lock, err := flock.Lock(ctx, filepath.Join(s.dir, "lock"))
+	temp := filepath.Join(s.dir, "making", key)
+	lock, err := flock.Lock(ctx, temp+lockSuffix)
 	if err != nil {
 		return File{}, err
 	}
 	defer lock.Close()
+	defer os.Remove(lock.Name())
 	if file, err := s.find(key); err == nil {
 		return file, nil
 	}
-	temp := filepath.Join(s.dir, "new")
 	defer os.Remove(temp)
 	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return File{}, err
@@ -120,6 +123,9 @@ func (s *Store) Make(ctx context.Context, key string, create func(temp string) e
 	}
 	return s.find(key)
 }
+
+// lockSuffix ends the name of the file whose lock is held while another is made.
+const lockSuffix = ".lock"
 
 func (s *Store) path(key string) string { return filepath.Join(s.dir, "files", key) }
 

@@ -23,6 +23,11 @@ func NextHole(f *os.File, from int64) (int64, error) {
 	return unix.Seek(int(f.Fd()), from, unix.SEEK_HOLE)
 }
 
+// StartWriting lets the kernel begin to write a range of a file to its disk, and does not wait for that (sync_file_range(2)).
+func StartWriting(f *os.File, at, length int64) error {
+	return os.NewSyscallError("sync_file_range", unix.SyncFileRange(int(f.Fd()), at, length, unix.SYNC_FILE_RANGE_WRITE))
+}
+
 // PunchHole makes a range of a file a hole, which reads as zeros and takes no blocks (fallocate(2)). The file's size stays.
 func PunchHole(f *os.File, at, length int64) error {
 	return os.NewSyscallError("fallocate", unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, at, length))

@@ -161,7 +161,7 @@ func (l *lab) partsDisk(ctx context.Context) error {
 	for from, to := range map[string]string{
 		ourFirecracker: firecracker, ourJailer: jailer, p.Vmlinux: filepath.Join(kernelDir, "vmlinux"), p.Base: filepath.Join(tree, "base", filepath.Base(p.Base)),
 	} {
-		if err := disk.LinkOrCopy(to, resolve(from)); err != nil {
+		if err := disk.LinkOrCopy(ctx, to, resolve(from)); err != nil {
 			return err
 		}
 	}
@@ -190,7 +190,7 @@ func (l *lab) payloadDisk(ctx context.Context) error {
 	jobs := make([]Job, len(l.Jobs))
 	for i, job := range l.Jobs {
 		name := strconv.Itoa(i)
-		if err := disk.LinkOrCopy(filepath.Join(tree, name), job.Program); err != nil {
+		if err := disk.LinkOrCopy(ctx, filepath.Join(tree, name), job.Program); err != nil {
 			return err
 		}
 		job.Program = filepath.Join(Payload, name)
@@ -198,7 +198,7 @@ func (l *lab) payloadDisk(ctx context.Context) error {
 	}
 	for name, from := range l.Files {
 		to := filepath.Join(tree, name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), disk.LinkOrCopy(to, resolve(from))); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), disk.LinkOrCopy(ctx, to, resolve(from))); err != nil {
 			return err
 		}
 	}
@@ -213,8 +213,8 @@ func (l *lab) payloadDisk(ctx context.Context) error {
 	return err
 }
 
-func (l *lab) emptyDisks(context.Context) error {
-	return errors.Join(disk.EmptyExt4(l.path("layer.ext4"), layerMiB), disk.EmptyExt4(l.path("scratch.ext4"), scratchMiB))
+func (l *lab) emptyDisks(ctx context.Context) error {
+	return errors.Join(disk.EmptyExt4(ctx, l.path("layer.ext4"), layerMiB), disk.EmptyExt4(ctx, l.path("scratch.ext4"), scratchMiB))
 }
 
 // run starts QEMU and reads events until it ends.
