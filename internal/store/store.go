@@ -19,15 +19,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
-	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/disk"
 	"github.com/tangle-network/microvm-runtime/internal/flock"
 	"github.com/tangle-network/microvm-runtime/internal/tidy"
@@ -66,26 +63,6 @@ func Tree(dir string) tidy.Tree {
 func validKey(name string) bool {
 	sum, err := hex.DecodeString(name)
 	return err == nil && len(sum) == sha256.Size
-}
-
-// Import returns the store's copy of a regular file, making it when the file is new or has changed. microvm.ErrInvalid when path is no
-// regular file that can be read.
-func (s *Store) Import(ctx context.Context, path string) (File, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return File{}, fmt.Errorf("%w: %w", microvm.ErrInvalid, err)
-	case !info.Mode().IsRegular():
-		return File{}, fmt.Errorf("%w: %s is no regular file", microvm.ErrInvalid, path)
-	case info.Size() == 0:
-		return File{}, fmt.Errorf("%w: %s is empty", microvm.ErrInvalid, path)
-	}
-	stat := info.Sys().(*syscall.Stat_t)
-	key := fmt.Sprintf("import\x00%s\x00%d\x00%d\x00%d\x00%d", path, stat.Dev, stat.Ino, stat.Size, stat.Mtim.Nano())
-	return s.Make(ctx, key, func(temp string) error {
-		_, err := disk.Clone(ctx, temp, path)
-		return err
-	})
 }
 
 // Make returns the file that was made under key before, or calls create to make it at a path in the store. When several callers, also of

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/flock"
 )
 
 func newStore(t *testing.T) *Store {
@@ -75,6 +77,91 @@ func TestImportRefuses(t *testing.T) {
 	if entries, err := os.ReadDir(filepath.Join(s.dir, "files")); err != nil || len(entries) > 0 {
 		t.Errorf("left: %v, %v", entries, err)
 	}
+}
+
+// waits is a context that says when it is waited for.
+type waits struct {
+	context.Context
+	once sync.Once
+	now  chan struct{}
+}
+
+func (w *waits) Done() <-chan struct{} {
+	w.once.Do(func() { close(w.now) })
+	return w.Context.Done()
+}
+
+// importDuring imports path, and lets meddle do something between the look at it and the copy.
+func importDuring(t *testing.T, s *Store, path string, meddle func()) (File, error) {
+	t.Helper()
+	f, origin, err := open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	held, err := flock.Lock(t.Context(), filepath.Join(s.dir, "making", digest(origin.key(path))+lockSuffix))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	ctx := &waits{Context: t.Context(), now: make(chan struct{})}
+	type result struct {
+		file File
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		file, err := s.Import(ctx, path)
+		done <- result{file, err}
+	}()
+	select {
+	case <-ctx.now:
+	case r := <-done:
+		t.Fatalf("it did not wait: %+v", r)
+	}
+	meddle()
+	held.Close()
+	r := <-done
+	return r.file, r.err
+}
+
+// TestImportOfWhatChanges: a file that another is renamed over is what it was when it was looked at, under its own key; one that is written to is refused, and can be imported again.
+func TestImportOfWhatChanges(t *testing.T) {
+	s, path := newStore(t), filepath.Join(t.TempDir(), "kernel")
+	content := func(file File, want string) {
+		t.Helper()
+		if text, err := os.ReadFile(file.Path); err != nil || string(text) != want {
+			t.Errorf("%q, %v, want %q", text, err, want)
+		}
+	}
+	write(t, path, "old")
+	old, err := importDuring(t, s, path, func() { write(t, path, "new") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	content(old, "old")
+	renamed, err := s.Import(t.Context(), path)
+	if err != nil || renamed.Key == old.Key {
+		t.Fatalf("%+v, %v, of %+v", renamed, err, old)
+	}
+	content(renamed, "new")
+
+	write(t, path, "before")
+	file, err := importDuring(t, s, path, func() {
+		if err := os.WriteFile(path, []byte("afterwards"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if !errors.Is(err, microvm.ErrBusy) || !strings.Contains(err.Error(), path) {
+		t.Errorf("written to: %+v, %v, want ErrBusy", file, err)
+	}
+	if entries, err := os.ReadDir(filepath.Join(s.dir, "files")); err != nil || len(entries) != 2 {
+		t.Errorf("files %v, %v", entries, err)
+	}
+	if file, err = s.Import(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	content(file, "afterwards")
 }
 
 // TestMakeOnce: of many that ask at once one makes it, and a failure leaves nothing and is no one's answer later.
