@@ -133,7 +133,7 @@ func (d *driver) importImage(ctx context.Context, record *state.Record) error {
 	if err != nil {
 		return err
 	}
-	stored, err := d.store.Make(ctx, "image\x00"+entry.Digest+"\x00"+entry.SHA256, entry.Link)
+	stored, err := d.store.Make(ctx, "image\x00"+entry.Digest+"\x00"+entry.SHA256, func(temp string) error { return entry.Link(ctx, temp) })
 	if err != nil {
 		return err
 	}
