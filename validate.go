@@ -42,7 +42,7 @@ func ValidateName(name string) error {
 // imageName says whether a text may be the name of an image, such as "debian:12", or its digest. What it means is the driver's part.
 func imageName(text string) bool {
 	other := func(r rune) bool { return !nameRune(r) && r != '/' && r != ':' && r != '@' }
-	return len(text) <= maxImageName && strings.IndexFunc(text, other) < 0 && strings.IndexAny(text[:1], "./_-:@") < 0
+	return len(text) <= maxImageName && strings.IndexFunc(text, other) < 0 && !strings.ContainsAny(text[:1], "./_-:@")
 }
 
 func nameRune(r rune) bool {
