@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -80,6 +81,30 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 	for dir, ok := range documented {
 		if !ok {
 			t.Errorf("%s has no package comment", dir)
+		}
+	}
+}
+
+// TestEveryDependencyHasItsReason in docs/architecture.md.
+func TestEveryDependencyHasItsReason(t *testing.T) {
+	reasons, err := os.ReadFile("docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, found := strings.Cut(string(reasons), "## Direct dependencies")
+	table, _, _ = strings.Cut(table, "\n## ")
+	out, err := exec.Command("go", "list", "-m", "-f", "{{if not (or .Main .Indirect)}}{{.Path}}{{end}}", "all").Output()
+	if err != nil || !found {
+		t.Fatalf("%v, a table: %t", err, found)
+	}
+	modules := strings.Fields(string(out))
+	if len(modules) < 5 {
+		t.Errorf("only %d direct dependencies were found", len(modules))
+	}
+	for _, path := range modules {
+		path = regexp.MustCompile(`/v[0-9]+$`).ReplaceAllString(path, "")
+		if !strings.Contains(table, path) {
+			t.Errorf("%s has no line in the table of direct dependencies", path)
 		}
 	}
 }
