@@ -29,7 +29,8 @@ type Cmd struct {
 	Stdout io.Writer // Optional: dropped.
 	Stderr io.Writer // Optional: dropped.
 
-	// Timeout kills the command, with all of its session, after so long; parts of a millisecond are rounded up. The guest keeps it, so it holds also when this process is gone. Optional: none.
+	// Timeout kills the command, with all of its session, after so long; parts of a millisecond are rounded up. The guest keeps it, so it holds also when this process
+	// is gone. Optional: none.
 	Timeout time.Duration
 
 	// TTY gives the command a terminal with a window of that size, which controls its session: what it says comes to Stdout, and Stderr gets nothing. The end of

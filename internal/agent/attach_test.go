@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -34,7 +35,7 @@ func TestFramesThatMakeNoSenseCutTheConnection(t *testing.T) {
 		{"an acknowledgement of 7 bytes", "cat", true, [][]byte{wire.Append(nil, wire.AckStdout, make([]byte, 7))}},
 		{"input of which there is none", "cat", false, [][]byte{input(1)}},
 		{"input after its end", "sleep 1000", true, [][]byte{wire.Append(nil, wire.StdinEnd, nil), input(1)}},
-		{"more input than the window", "sleep 1000", true, [][]byte{input(wire.MaxPayload), input(wire.MaxPayload), input(wire.MaxPayload), input(wire.MaxPayload), input(wire.MaxPayload), input(wire.MaxPayload)}},
+		{"more input than the window", "sleep 1000", true, slices.Repeat([][]byte{input(wire.MaxPayload)}, 6)},
 		{"half a frame and then the hang-up", "cat", true, [][]byte{{byte(wire.Stdin), 0, 0, 0, 9, 'a'}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -77,7 +77,8 @@ func FuzzHost(f *testing.F) {
 	upgrade := "Connection: Upgrade\r\nUpgrade: " + wire.Upgrade + "\r\n"
 	exec := post(wire.PathExec, upgrade, `{"id":"a","argv":["true"],"stdin":true}`)
 	for _, seed := range []string{
-		"", "GET /v1/health HTTP/1.1\r\nHost: agent\r\n\r\n", exec, exec + string(wire.Append(nil, wire.Stdin, []byte("in"))) + string(wire.AppendAck(nil, wire.AckStdout, 3)) + string(wire.Append(nil, wire.Done, nil)),
+		"", "GET /v1/health HTTP/1.1\r\nHost: agent\r\n\r\n", exec,
+		exec + string(wire.Append(nil, wire.Stdin, []byte("in"))) + string(wire.AppendAck(nil, wire.AckStdout, 3)) + string(wire.Append(nil, wire.Done, nil)),
 		post(wire.PathExec, upgrade, `{"id":"a","argv":["true"],"stdout":18446744073709551615,"stderr":4,"timeout_ms":-9223372036854775808}`),
 		post(wire.PathExec, "", `{"id":"a","argv":["true"],"detached":true}`) + "GET /v1/processes HTTP/1.1\r\nHost: agent\r\n\r\n" +
 			post(wire.PathExec, upgrade, `{"id":"a","attach":true,"kept":true,"nonce":"b"}`),

@@ -20,7 +20,9 @@ func TestReaderReadsWhatWasAppended(t *testing.T) {
 			all = Append(all, kind, payload)
 		}
 	}
-	for name, r := range map[string]io.Reader{"whole": bytes.NewReader(all), "in halves": iotest.HalfReader(bytes.NewReader(all)), "with the end": iotest.DataErrReader(bytes.NewReader(all))} {
+	for name, r := range map[string]io.Reader{
+		"whole": bytes.NewReader(all), "in halves": iotest.HalfReader(bytes.NewReader(all)), "with the end": iotest.DataErrReader(bytes.NewReader(all)),
+	} {
 		t.Run(name, func(t *testing.T) {
 			reader := NewReader(r)
 			for i, want := range frames {
