@@ -24,6 +24,11 @@ func (d *driver) Create(ctx context.Context, name string, spec microvm.Spec) (ui
 		return "", err
 	}
 	defer leave()
+	drop, err := d.store.Hold(ctx) // what is imported is needed by no record yet, and what disks are made of never is
+	if err != nil {
+		return "", err
+	}
+	defer drop()
 	record, err := d.resolve(ctx, spec)
 	if err != nil {
 		return "", err

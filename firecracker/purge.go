@@ -40,6 +40,9 @@ func Purge(ctx context.Context, options Options) (p Purged, err error) {
 	if _, err := d.loans.Sweep(); err != nil { // of machines whose records were lost
 		return p, fmt.Errorf("purge: %w", err)
 	}
+	if _, err := d.collect(ctx); err != nil {
+		return p, fmt.Errorf("purge: %w", err)
+	}
 	if d.slice != nil {
 		if err := d.slice.Remove(); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return p, fmt.Errorf("purge: cgroup slice %s: %w", d.options.Slice, err)

@@ -15,7 +15,7 @@ import (
 )
 
 // Import returns the store's copy of a regular file, making it when the file is new or has changed. microvm.ErrInvalid when path is no
-// regular file that can be read, microvm.ErrBusy when it is written to meanwhile.
+// regular file that can be read, microvm.ErrBusy when it is written to meanwhile. See Make.
 func (s *Store) Import(ctx context.Context, path string) (File, error) {
 	f, before, err := open(path)
 	if err != nil {

@@ -7,6 +7,7 @@
 //
 //	DIR/files/KEY           the files; KEY is the sha256 of what says where they come from
 //	DIR/making/KEY[.lock]   one that is being made, and what is held meanwhile
+//	DIR/lock                held by who is about to write down which files are needed, and by who collects those that are not
 //
 // # Caveats
 //
@@ -23,7 +24,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/tangle-network/microvm-runtime/internal/disk"
 	"github.com/tangle-network/microvm-runtime/internal/flock"
@@ -55,9 +55,11 @@ func Open(dir string) (*Store, error) {
 // Tree says what is ours in the store's directory.
 func Tree(dir string) tidy.Tree {
 	file := func(_ string, entry fs.DirEntry) bool { return validKey(entry.Name()) }
-	making := func(_ string, entry fs.DirEntry) bool { return validKey(strings.TrimSuffix(entry.Name(), lockSuffix)) }
-	old := func(_ string, entry fs.DirEntry) bool { return slices.Contains([]string{"lock", "new"}, entry.Name()) } // of programs that made one file at a time
-	return tidy.Tree{Dir: dir, Ours: old, Below: []tidy.Tree{{Dir: "files", Ours: file}, {Dir: "making", Ours: making}}}
+	making := func(_ string, entry fs.DirEntry) bool { return isMaking(entry) }
+	own := func(_ string, entry fs.DirEntry) bool {
+		return slices.Contains([]string{"lock", oldTemp}, entry.Name())
+	}
+	return tidy.Tree{Dir: dir, Ours: own, Below: []tidy.Tree{{Dir: "files", Ours: file}, {Dir: "making", Ours: making}}}
 }
 
 func validKey(name string) bool {
@@ -66,12 +68,17 @@ func validKey(name string) bool {
 }
 
 // Make returns the file that was made under key before, or calls create to make it at a path in the store. When several callers, also of
-// several processes, ask for one key at once, one makes it and the others wait; those of other keys don't.
+// several processes, ask for one key at once, one makes it and the others wait; those of other keys don't. The file may be collected once the caller does not hold the store.
 func (s *Store) Make(ctx context.Context, key string, create func(temp string) error) (File, error) {
 	key = digest(key)
 	if file, err := s.find(key); err == nil {
 		return file, nil
 	}
+	release, err := s.Hold(ctx)
+	if err != nil {
+		return File{}, err
+	}
+	defer release()
 	temp := filepath.Join(s.dir, "making", key)
 	lock, err := flock.Lock(ctx, temp+lockSuffix)
 	if err != nil {
