@@ -107,3 +107,35 @@ func TestRealJailUserIsRecorded(t *testing.T) {
 	r.options = was
 	r.reopen()
 }
+
+// TestRealBinaryOfAnotherName: the jailer puts jails below the name of the binary, and of that which a link leads to. A machine that runs under one name can be worked on, ended and started
+// under another.
+func TestRealBinaryOfAnotherName(t *testing.T) {
+	r := newRig(t, ring.Real(t), false, tinyguest.Program{Text: marker + "\n"})
+	vm := r.create("one")
+	r.start(vm)
+	old := filepath.Join(r.options.StateDir, "jails", "firecracker", vm.UID())
+	dir := t.TempDir()
+	other := filepath.Join(dir, "firecracker")
+	command(t, "cp", r.options.Firecracker, filepath.Join(dir, "firecracker-v9"))
+	if err := os.Symlink("firecracker-v9", other); err != nil {
+		t.Fatal(err)
+	}
+	r.options.Firecracker = other
+	r.reopen()
+	vm = *must(r.runtime.VM(t.Context(), "one"))
+	if err := errors.Join(vm.Pause(t.Context()), vm.Resume(t.Context())); err != nil {
+		t.Error(err)
+	}
+	if exit, err := vm.Stop(t.Context(), &microvm.StopOptions{Force: true}); err != nil || exit.Reason != microvm.ReasonForced {
+		t.Errorf("stop: %+v, %v", exit, err)
+	}
+	if exists(old) {
+		t.Error("its jail is still there")
+	}
+	r.start(vm)
+	if _, err := vm.Stop(t.Context(), &microvm.StopOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	r.destroy(vm)
+}

@@ -41,7 +41,11 @@ func (d *driver) place(r *state.Record) place {
 		return &bare{dir: dir, record: r, layer: layer, binary: d.options.Firecracker, lent: d.openLent}
 	}
 	uid, gid := d.jailUser(r)
-	layout := jail.Layout{Base: d.options.JailDir, Exec: d.options.Firecracker, ID: r.UID}
+	binary := d.options.Firecracker
+	if real, err := filepath.EvalSymlinks(binary); err == nil { // the jailer names the jail after the file that a link leads to
+		binary = real
+	}
+	layout := jail.Layout{Base: d.options.JailDir, Exec: binary, ID: r.UID}
 	return &jailed{layout: layout, link: dir, jailer: d.options.Jailer, record: r, layer: layer, uid: uid, gid: gid, lent: d.openLent}
 }
 
@@ -175,12 +179,20 @@ func (j *jailed) remove() error {
 	return errors.Join(os.RemoveAll(j.link), j.layout.Remove())
 }
 
+// root returns where the present jail's root is. The jailer puts jails below the binary's name, which may have become another since the VMM was started.
+func (j *jailed) root() string {
+	if root, err := os.Readlink(j.link); err == nil {
+		return root
+	}
+	return j.layout.Root()
+}
+
 func (j *jailed) dial(ctx context.Context, name string) (net.Conn, error) {
-	return jail.Dial(ctx, j.layout.Root(), name, j.uid)
+	return jail.Dial(ctx, j.root(), name, j.uid)
 }
 
 func (j *jailed) listen(name string) (net.Listener, error) {
-	return jail.Listen(j.layout.Root(), name, j.uid, j.gid)
+	return jail.Listen(j.root(), name, j.uid, j.gid)
 }
 
-func (j *jailed) openLog() (*os.File, error) { return jail.OpenFile(j.layout.Root(), logPath, j.uid) }
+func (j *jailed) openLog() (*os.File, error) { return jail.OpenFile(j.root(), logPath, j.uid) }

@@ -83,11 +83,23 @@ func (p *Purged) machines(ctx context.Context, d *driver) error {
 func (d *driver) trees() []tidy.Tree {
 	sockets, root := d.state.Trees()
 	root.Below = append(root.Below, store.Tree("store"), slot.Tree("slots"), loan.Tree("loans"), kernels.Tree("kernels"), imagestore.Tree("images"))
-	jails := tidy.Tree{Dir: d.options.JailDir, Ours: isProbe, Below: []tidy.Tree{{Dir: filepath.Base(d.options.Firecracker)}}}
-	if filepath.Dir(jails.Dir) != d.options.StateDir { // it is the administrator's, and may hold others' jails: those of our machines are gone already
+	jails := tidy.Tree{Dir: d.options.JailDir, Ours: isProbe}
+	own := filepath.Dir(jails.Dir) == d.options.StateDir // else it is the administrator's, and may hold others' jails: those of our machines are gone already
+	entries, _ := os.ReadDir(jails.Dir)
+	for _, entry := range entries {
+		if !entry.IsDir() || !strings.Contains(entry.Name(), "firecracker") { // as the jailer wants its binary to be called
+			continue
+		}
+		of := tidy.Tree{Dir: entry.Name()}
+		if own {
+			of.Ours = isJail
+		}
+		jails.Below = append(jails.Below, of)
+	}
+	if !own {
 		return []tidy.Tree{sockets, jails, root}
 	}
-	jails.Dir, jails.Below[0].Ours = filepath.Base(jails.Dir), isJail
+	jails.Dir = filepath.Base(jails.Dir)
 	root.Below = append(root.Below, jails)
 	return []tidy.Tree{sockets, root}
 }

@@ -124,5 +124,16 @@ func (l Layout) Command(jailer string, uid, gid int, maxFile int64, args ...stri
 	return vmm.Command{Path: jailer, Args: append(own, args...), PIDNamespace: true}
 }
 
-// Remove removes the jail with all that is in it, if it is there. Links are removed, not followed.
-func (l Layout) Remove() error { return os.RemoveAll(l.Dir()) }
+// Remove removes the jail with all that is in it, if it is there, and those of the same ID that were made for binaries of other names. Links are removed, not followed.
+func (l Layout) Remove() error {
+	entries, err := os.ReadDir(l.Base)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, entry := range entries {
+		if entry.IsDir() {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(l.Base, entry.Name(), l.ID)))
+		}
+	}
+	return errors.Join(err, os.RemoveAll(l.Dir())) // also where the administrator has put a link to its parent
+}
