@@ -198,7 +198,7 @@ func (t *Tree) describe(file *inode, h *tar.Header, index int32) error {
 		return fmt.Errorf("%w: owner %d:%d", ErrMalformed, h.Uid, h.Gid)
 	}
 	file.kind, file.mode, file.uid, file.gid = kind, uint16(h.Mode&0o7777), uint32(h.Uid), uint32(h.Gid)
-	file.time, file.layer, file.index = h.ModTime, t.current, index
+	file.sec, file.nsec, file.layer, file.index = h.ModTime.Unix(), int32(h.ModTime.Nanosecond()), t.current, index
 	file.xattrs = nil
 	switch kind {
 	case tar.TypeReg:
@@ -210,12 +210,12 @@ func (t *Tree) describe(file *inode, h *tar.Header, index int32) error {
 		if h.Linkname == "" {
 			return fmt.Errorf("%w: symbolic link to nothing", ErrMalformed)
 		}
-		file.target = h.Linkname
+		file.target = strings.Clone(h.Linkname)
 	case tar.TypeChar, tar.TypeBlock:
 		if h.Devmajor < 0 || h.Devmajor >= 1<<12 || h.Devminor < 0 || h.Devminor >= 1<<20 {
 			return fmt.Errorf("%w: device %d:%d", ErrMalformed, h.Devmajor, h.Devminor)
 		}
-		file.major, file.minor = uint32(h.Devmajor), uint32(h.Devminor)
+		file.device = uint32(h.Devmajor)<<20 | uint32(h.Devminor)
 	}
 	if err := t.account(len(file.target)); err != nil {
 		return err
@@ -244,7 +244,7 @@ func (t *Tree) attributes(file *inode, h *tar.Header) error {
 		if file.xattrs == nil {
 			file.xattrs = map[string]string{}
 		}
-		file.xattrs[name] = value
+		file.xattrs[strings.Clone(name)] = strings.Clone(value)
 		if err := t.account(len(name) + len(value)); err != nil {
 			return err
 		}

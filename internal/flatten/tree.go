@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path"
 	"strings"
-	"time"
 )
 
 // What names may be; beyond it no Linux could have extracted them.
@@ -18,25 +17,31 @@ const (
 // stepsPerFile bounds the work that symbolic links to long paths can make.
 const stepsPerFile = 256
 
-// inode is a file that may have several names.
+// inode is a file that may have several names. There may be a million of them, so what few have is elsewhere.
 type inode struct {
-	kind     byte // tar's type: TypeReg, TypeDir, TypeSymlink, TypeChar, TypeBlock or TypeFifo.
-	mode     uint16
+	kind     byte   // tar's type: TypeReg, TypeDir, TypeSymlink, TypeChar, TypeBlock or TypeFifo.
+	mode     uint16 // Without the type.
+	names    int32
 	uid, gid uint32
-	major    uint32
-	minor    uint32
-	layer    int32 // Where it is described; for a directory, the last layer that brought it or something in it.
-	opaqued  int32 // The last layer that took away what is in the directory from below.
-	index    int32 // Of its entry in that layer.
+	device   uint32 // Major number << 20 | minor number.
+	layer    int32  // Where it is described; for a directory, the last layer that brought it or something in it.
+	index    int32  // Of its entry in that layer.
+	nsec     int32
+	sec      int64
 	size     int64
-	time     time.Time
 	target   string            // Of a symbolic link.
 	xattrs   map[string]string // Nil where it has none.
-	children map[string]child  // Of a directory.
+	*directory
 
 	parent *inode // Where its first name is; a directory's only one. Nil for the root, and for others until Walk.
 	name   string
-	length int // Of a directory's path, in bytes.
+}
+
+// directory is what only a directory has.
+type directory struct {
+	children map[string]child
+	length   int   // Of its path, in bytes.
+	opaqued  int32 // The last layer that took away what is in it from below.
 }
 
 // child is a name in a directory.
@@ -62,7 +67,7 @@ func newTree(layers []Layer, limits Limits) *Tree {
 }
 
 func newDirectory(parent *inode, name string) *inode {
-	d := &inode{kind: tar.TypeDir, mode: 0o755, time: time.Unix(0, 0), children: map[string]child{}, parent: parent, name: name, layer: -1, opaqued: -1}
+	d := &inode{kind: tar.TypeDir, mode: 0o755, parent: parent, name: name, layer: -1, directory: &directory{children: map[string]child{}, opaqued: -1}}
 	if parent != nil {
 		d.length = parent.length + 1 + len(name)
 	}
@@ -132,8 +137,10 @@ func (t *Tree) put(dir *inode, name string, file *inode) error {
 	case t.files >= t.limits.Files:
 		return fmt.Errorf("%w: more than %d files", ErrLimit, t.limits.Files)
 	}
+	name = strings.Clone(name) // and not the path that it was a part of
 	if _, ok := dir.children[name]; !ok {
 		t.files++
+		file.names++
 	}
 	if err := t.account(len(name)); err != nil {
 		return err
@@ -164,18 +171,20 @@ func (t *Tree) touch(dir *inode) {
 // remove takes a name away, with all that is below it.
 func (t *Tree) remove(dir *inode, name string) {
 	if gone, ok := dir.children[name]; ok {
-		t.files -= count(gone.inode)
+		t.forget(gone.inode)
 		delete(dir.children, name)
 	}
 }
 
-// count returns how many names end with a file's.
-func count(file *inode) int64 {
-	n := int64(1)
-	for _, c := range file.children {
-		n += count(c.inode)
+// forget counts one name of a file less, and with the last one those below it.
+func (t *Tree) forget(file *inode) {
+	t.files--
+	file.names--
+	if file.kind == tar.TypeDir {
+		for _, c := range file.children {
+			t.forget(c.inode)
+		}
 	}
-	return n
 }
 
 // whiteout takes away what layers below the current one brought: a name, or all names in a directory. It keeps what the current one brought, and the directories on the way there.

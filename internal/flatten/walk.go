@@ -10,13 +10,15 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"time"
 )
 
 // visit is called by Walk with a file: its name without a leading slash, "" for the root. A header of TypeLink is one more name of a file before. Content has exactly h.Size bytes and is
 // nil where there are none; what visit leaves of it is skipped.
 type visit = func(h *tar.Header, content io.Reader) error
 
-// Walk gives each file once, see the package's caveats for the order. Progress, which may be nil, is told of bytes of content. It can be called once.
+// Walk gives each file once, see the package's caveats for the order. Progress, which may be nil, is told of bytes of content. It takes the tree apart, so that whoever puts the files down has room for what
+// it knows of them: it can be called once, and last.
 func (t *Tree) Walk(ctx context.Context, visit visit, progress func(n int64)) error {
 	plan, err := t.emptyOnes(visit)
 	if err != nil {
@@ -30,6 +32,7 @@ func (t *Tree) Walk(ctx context.Context, visit visit, progress func(n int64)) er
 		if err := t.content(ctx, t.layers[i], files, visit, progress); err != nil {
 			return fmt.Errorf("layer %d: %w", i+1, err)
 		}
+		plan.contents[i] = nil
 	}
 	for _, l := range plan.links {
 		if err := visit(&tar.Header{Typeflag: tar.TypeLink, Name: l.name, Linkname: l.file.path(), Format: tar.FormatPAX}, nil); err != nil {
@@ -80,6 +83,7 @@ func (t *Tree) directory(dir *inode, p *plan, visit visit) error {
 			}
 		}
 	}
+	dir.children = nil
 	return nil
 }
 
@@ -115,6 +119,7 @@ func (t *Tree) content(ctx context.Context, layer Layer, files []*inode, visit v
 		if err := visit(files[0].header(), counter{r, progress}); err != nil {
 			return err
 		}
+		files[0] = nil
 		files = files[1:]
 	}
 	return s.end()
@@ -136,8 +141,8 @@ func (c counter) Read(p []byte) (int, error) {
 
 func (n *inode) header() *tar.Header {
 	h := &tar.Header{
-		Typeflag: n.kind, Name: n.path(), Linkname: n.target, Size: n.size, Mode: int64(n.mode), Uid: int(n.uid), Gid: int(n.gid), ModTime: n.time,
-		Devmajor: int64(n.major), Devminor: int64(n.minor), Format: tar.FormatPAX,
+		Typeflag: n.kind, Name: n.path(), Linkname: n.target, Size: n.size, Mode: int64(n.mode), Uid: int(n.uid), Gid: int(n.gid), ModTime: time.Unix(n.sec, int64(n.nsec)),
+		Devmajor: int64(n.device >> 20), Devminor: int64(n.device & (1<<20 - 1)), Format: tar.FormatPAX,
 	}
 	for name, value := range n.xattrs {
 		if h.PAXRecords == nil {
@@ -151,7 +156,7 @@ func (n *inode) header() *tar.Header {
 // inodes goes through all files, each once, in no order.
 func (t *Tree) inodes() iter.Seq[*inode] {
 	return func(yield func(*inode) bool) {
-		seen := map[*inode]bool{}
+		seen := map[*inode]bool{} // of those that have several names
 		var in func(dir *inode) bool
 		in = func(dir *inode) bool {
 			if !yield(dir) {
@@ -164,7 +169,9 @@ func (t *Tree) inodes() iter.Seq[*inode] {
 						return false
 					}
 				case !seen[c.inode]:
-					seen[c.inode] = true
+					if c.names > 1 {
+						seen[c.inode] = true
+					}
 					if !yield(c.inode) {
 						return false
 					}
