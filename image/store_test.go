@@ -238,7 +238,7 @@ func TestHostFullDisk(t *testing.T) {
 	ring.Host(t)
 	h := newHub(t)
 	dir := filepath.Join(t.TempDir(), "small")
-	if err := errors.Join(os.Mkdir(dir, 0o700), syscall.Mount("microvm-test", dir, "tmpfs", 0, "size=16m,mode=0700")); err != nil {
+	if err := errors.Join(os.Mkdir(dir, 0o700), syscall.Mount("microvm-test", dir, "tmpfs", 0, "size=8m,mode=0700")); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -247,11 +247,11 @@ func TestHostFullDisk(t *testing.T) {
 		}
 	})
 	s := openStore(t, dir)
-	fits := h.push(t, "app:fits", imageOf(t, nil, layerOf(t, tarOf(t, file("x", noise(2<<20))), compression.GZip)))
+	fits := h.push(t, "app:fits", imageOf(t, nil, layerOf(t, tarOf(t, file("x", noise(1<<20))), compression.GZip)))
 	if err := s.Remove(t.Context(), pull(t, s, fits).Digest); err != nil {
 		t.Fatal(err)
 	}
-	large := h.push(t, "app:large", imageOf(t, nil, layerOf(t, tarOf(t, file("x", noise(20<<20))), compression.GZip)))
+	large := h.push(t, "app:large", imageOf(t, nil, layerOf(t, tarOf(t, file("x", noise(10<<20))), compression.GZip)))
 	h.answering(nil)
 	if _, err := s.Pull(t.Context(), large, amd64); !errors.Is(err, microvm.ErrExhausted) || errors.Is(err, syscall.ENOSPC) {
 		t.Error("a layer that is too large:", err)
@@ -260,7 +260,7 @@ func TestHostFullDisk(t *testing.T) {
 		t.Errorf("%d blobs were asked for", n)
 	}
 	isEmpty(t, "no room for the layer", dir)
-	zeros := h.push(t, "app:zeros", imageOf(t, nil, layerOf(t, tarOf(t, file("x", strings.Repeat("x", 30<<20))), compression.GZip)))
+	zeros := h.push(t, "app:zeros", imageOf(t, nil, layerOf(t, tarOf(t, file("x", strings.Repeat("x", 16<<20))), compression.GZip)))
 	if _, err := s.Pull(t.Context(), zeros, amd64); !errors.Is(err, microvm.ErrExhausted) || errors.Is(err, syscall.ENOSPC) {
 		t.Error("a base that is too large:", err)
 	}
@@ -270,7 +270,7 @@ func TestHostFullDisk(t *testing.T) {
 	isEmpty(t, "no room for the base", dir)
 	// What is not known before: a directory's tar.
 	tree := t.TempDir()
-	write(t, filepath.Join(tree, "x"), []byte(noise(30<<20)))
+	write(t, filepath.Join(tree, "x"), []byte(noise(12<<20)))
 	if _, err := s.Import(t.Context(), tree, "x", nil); !errors.Is(err, microvm.ErrExhausted) || !errors.Is(err, syscall.ENOSPC) {
 		t.Error("a directory that is too large:", err)
 	}
