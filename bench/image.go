@@ -29,7 +29,8 @@ const (
 	childEnv  = "BENCH_IMAGE"
 )
 
-// imageLarge times the import of an image of 2 GiB in three layers, in a process of its own, against umoci's unpacking it to a directory; and says what that process needs in memory at most.
+// imageLarge times the import of an image of 2 GiB in three layers, in a process of its own, against umoci's unpacking it to a directory; and says what that process needs in
+// memory at most.
 func imageLarge(ctx context.Context, _ setup.Parts) ([]figure, error) {
 	dir, err := os.MkdirTemp("", "bench-")
 	if err != nil {
@@ -136,7 +137,9 @@ func writeLayout(dir string) error {
 		}
 		layers, diffIDs = append(layers, layer), append(diffIDs, diffID)
 	}
-	config, err := putJSON("config.v1+json", map[string]any{"os": "linux", "architecture": runtime.GOARCH, "rootfs": map[string]any{"type": "layers", "diff_ids": diffIDs}, "config": map[string]any{}})
+	config, err := putJSON("config.v1+json", map[string]any{
+		"os": "linux", "architecture": runtime.GOARCH, "rootfs": map[string]any{"type": "layers", "diff_ids": diffIDs}, "config": map[string]any{},
+	})
 	if err != nil {
 		return err
 	}

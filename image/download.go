@@ -29,8 +29,8 @@ func (s *Store) blobPath(digest v1.Hash) string {
 	return filepath.Join(s.dir.Blobs(), digest.Algorithm+"-"+digest.Hex)
 }
 
-// fetch returns a layer's file, which fits its descriptor. What was downloaded before is not downloaded again, and what is downloaded is there for the next attempt, also for that of another
-// process.
+// fetch returns a layer's file, which fits its descriptor. What was downloaded before is not downloaded again, and what is downloaded is there for the next attempt, also for
+// that of another process.
 func (r *registry) fetch(ctx context.Context, d v1.Descriptor, report func(done int64)) (*os.File, error) {
 	path := r.store.blobPath(d.Digest)
 	if f, err := os.Open(path); err == nil {

@@ -36,3 +36,11 @@ func explain(err error) error {
 	}
 	return err
 }
+
+// abbreviate keeps what strangers wrote from filling a message.
+func abbreviate(s string) string {
+	if len(s) > 80 {
+		return s[:80] + "…"
+	}
+	return s
+}

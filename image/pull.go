@@ -27,7 +27,8 @@ type PullOptions struct {
 	Progress func(Progress)
 }
 
-// Pull gets an image from a registry, unless the store has the very image that the reference means now. A reference with a digest, such as "debian@sha256:…", means one image for ever.
+// Pull gets an image from a registry, unless the store has the very image that the reference means now. A reference with a digest, such as "debian@sha256:…", means one image
+// for ever.
 //
 // Layers are downloaded in parallel; what was downloaded stays when Pull fails, so that the next call goes on there. When several callers, also of several processes, want the same
 // image at once, one builds it and the others wait. Errors: microvm.ErrNotFound, ErrInvalid, ErrIncompatible (no such platform), ErrExhausted (disk space, or the registry's limit),

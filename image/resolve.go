@@ -227,10 +227,3 @@ func readDocument(r io.Reader) ([]byte, error) {
 	}
 	return text, err
 }
-
-func abbreviate(s string) string {
-	if len(s) > 80 {
-		return s[:80] + "…"
-	}
-	return s
-}

@@ -13,12 +13,12 @@ import (
 	"time"
 )
 
-// visit is called by Walk with a file: its name without a leading slash, "" for the root. A header of TypeLink is one more name of a file before. Content has exactly h.Size bytes and is
-// nil where there are none; what visit leaves of it is skipped.
+// visit is called by Walk with a file: its name without a leading slash, "" for the root. A header of TypeLink is one more name of a file before. Content has exactly h.Size
+// bytes and is nil where there are none; what visit leaves of it is skipped.
 type visit = func(h *tar.Header, content io.Reader) error
 
-// Walk gives each file once, see the package's caveats for the order. Progress, which may be nil, is told of bytes of content. It takes the tree apart, so that whoever puts the files down has room for what
-// it knows of them: it can be called once, and last.
+// Walk gives each file once, see the package's comment for the order. Progress, which may be nil, is told of bytes of content. It takes the tree apart, so that whoever puts
+// the files down has room for what it knows of them: it can be called once, and last.
 func (t *Tree) Walk(ctx context.Context, visit visit, progress func(n int64)) error {
 	plan, err := t.emptyOnes(visit)
 	if err != nil {
