@@ -56,7 +56,6 @@ func runCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&f.remove, "rm", false, "destroy the machine afterwards: what happens anyway, without --keep")
 	cmd.Flags().StringVar(&f.pull, "pull", "missing", "get the image from its registry: missing, always or never")
 	cmd.Flags().StringVar(&f.entrypoint, "entrypoint", "", "a program in place of the image's entry point")
-	cmd.MarkFlagsMutuallyExclusive("rm", "keep")
 	return cmd
 }
 
@@ -64,6 +63,9 @@ func runCommand() *cobra.Command {
 func (f *runFlags) takeImage(ctx context.Context, args []string) ([]string, error) {
 	if !slices.Contains([]string{"missing", "always", "never"}, f.pull) {
 		return nil, usageError{fmt.Errorf("--pull is missing, always or never, not %q", f.pull)}
+	}
+	if f.keep && f.remove {
+		return nil, usageError{errors.New("--rm and --keep exclude each other")}
 	}
 	if f.spec.spec.Image == "" && f.spec.spec.Rootfs == "" && !f.spec.spec.Diskless {
 		f.spec.spec.Image, args = args[0], args[1:]
