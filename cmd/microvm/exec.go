@@ -24,6 +24,7 @@ type execFlags struct {
 	timeout time.Duration
 	stdin   bool
 	tty     bool
+	detach  bool
 }
 
 func (f *execFlags) add(cmd *cobra.Command) {
@@ -35,6 +36,7 @@ func (f *execFlags) add(cmd *cobra.Command) {
 	flags.DurationVar(&f.timeout, "timeout", 0, "kill the command after this long")
 	flags.BoolVarP(&f.stdin, "interactive", "i", false, "pass standard input on")
 	flags.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal; with -i this one")
+	flags.BoolVarP(&f.detach, "detach", "d", false, "only start the command, and print its id for attach")
 }
 
 func execCommand() *cobra.Command {
@@ -58,6 +60,14 @@ func (f *execFlags) run(ctx context.Context, vm *microvm.VM, args []string) erro
 	}
 	c := guest.Command(vm, args[0], args[1:]...)
 	c.Env, c.Dir, c.User, c.Timeout = f.env, f.dir, f.user, f.timeout
+	if f.detach {
+		return f.leave(ctx, c)
+	}
+	return f.stream(ctx, c)
+}
+
+// stream runs a command, or one that was attached to, with this process's streams.
+func (f *execFlags) stream(ctx context.Context, c *guest.Cmd) error {
 	c.Stdout, c.Stderr = os.Stdout, os.Stderr
 	if f.stdin {
 		c.Stdin = os.Stdin
@@ -66,6 +76,22 @@ func (f *execFlags) run(ctx context.Context, vm *microvm.VM, args []string) erro
 		return f.onTerminal(ctx, c)
 	}
 	return result(passSignals(ctx, c))
+}
+
+// leave starts a command that nobody waits for.
+func (f *execFlags) leave(ctx context.Context, c *guest.Cmd) error {
+	if f.stdin {
+		return usageError{errors.New("--detach and --interactive exclude each other")}
+	}
+	if f.tty {
+		c.TTY = &guest.TTY{Rows: defaultRows, Cols: defaultCols}
+	}
+	c.Detached = true
+	if err := c.Start(ctx); err != nil {
+		return err
+	}
+	fmt.Println(c.ID)
+	return nil
 }
 
 // result makes the guest's status this process's.

@@ -39,6 +39,13 @@ func TestLabCommands(t *testing.T) {
 	if stdout, _ := expect(t, 0, "exec", "one", "sh", "-c", "cat /proc/[0-9]*/comm"); strings.Contains(stdout, "sleep") {
 		t.Errorf("what was interrupted runs still:\n%s", stdout)
 	}
+	id, _ := expect(t, 0, "exec", "-d", "one", "sh", "-c", "echo later; exit 4")
+	if stdout, _ := expect(t, 0, "ps", "one"); !strings.Contains(stdout, strings.TrimSpace(id)) {
+		t.Errorf("ps:\n%s", stdout)
+	}
+	if stdout, _ := expect(t, 4, "attach", "one", strings.TrimSpace(id)); stdout != "later\n" {
+		t.Errorf("attached to, it says %q", stdout)
+	}
 	expect(t, 0, "destroy", "one")
 	expect(t, 3, "run", p.Base, "sh", "-c", "exit 3")
 	expect(t, 3, "run", "--image", p.Base, "sh", "-c", "exit 3")

@@ -67,6 +67,9 @@ func (f *runFlags) takeImage(ctx context.Context, args []string) ([]string, erro
 	if f.keep && f.remove {
 		return nil, usageError{errors.New("--rm and --keep exclude each other")}
 	}
+	if f.exec.detach && !f.keep {
+		return nil, usageError{errors.New("--detach needs --keep: nobody would be there to destroy the machine")}
+	}
 	if f.spec.spec.Image == "" && f.spec.spec.Rootfs == "" && !f.spec.spec.Diskless {
 		f.spec.spec.Image, args = args[0], args[1:]
 	}
