@@ -29,32 +29,36 @@ func imageCommand() *cobra.Command {
 	return cmd
 }
 
-// imageVerb makes a command's function of a verb on the images of the environment's state directory.
+// withImages calls a function with the images of the environment's state directory. Who adds to them claims the directory first, so that it is there, and known to be one.
+func withImages(add bool, do func(*image.Store) error) error {
+	options, err := firecracker.OptionsFromEnv(os.LookupEnv)
+	if err != nil {
+		return err
+	}
+	dir := options.Defaults().StateDir
+	if add {
+		if err := state.Claim(dir); err != nil {
+			return err
+		}
+	}
+	store, err := image.Open(filepath.Join(dir, "images"))
+	if err != nil {
+		return err
+	}
+	return do(store)
+}
+
+// imageVerb makes a command's function of a verb on images. It takes no Firecracker.
 func imageVerb(verb func(ctx context.Context, store *image.Store, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		options, err := firecracker.OptionsFromEnv(os.LookupEnv)
-		if err != nil {
-			return err
-		}
-		store, err := image.Open(filepath.Join(options.Defaults().StateDir, "images"))
-		if err != nil {
-			return err
-		}
-		return verb(cmd.Context(), store, args)
+		return withImages(false, func(store *image.Store) error { return verb(cmd.Context(), store, args) })
 	}
 }
 
-// addImageVerb is imageVerb for a verb that adds to them: the state directory is there then, and known to be one. It takes no Firecracker.
+// addImageVerb is imageVerb for a verb that adds to them.
 func addImageVerb(verb func(ctx context.Context, store *image.Store, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		options, err := firecracker.OptionsFromEnv(os.LookupEnv)
-		if err != nil {
-			return err
-		}
-		if err := state.Claim(options.Defaults().StateDir); err != nil {
-			return err
-		}
-		return imageVerb(verb)(cmd, args)
+		return withImages(true, func(store *image.Store) error { return verb(cmd.Context(), store, args) })
 	}
 }
 

@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -15,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	microvm "github.com/tangle-network/microvm-runtime"
-	"github.com/tangle-network/microvm-runtime/firecracker"
 	"github.com/tangle-network/microvm-runtime/image"
 )
 
@@ -77,20 +74,20 @@ func (f *runFlags) takeImage(ctx context.Context, args []string) ([]string, erro
 	if name == "" || looksLikePath(name) || f.pull == "never" {
 		return args, nil
 	}
-	options, err := firecracker.OptionsFromEnv(os.LookupEnv)
-	if err != nil {
-		return nil, err
-	}
-	store, err := image.Open(filepath.Join(options.Defaults().StateDir, "images"))
-	if err != nil {
-		return nil, err
-	}
-	if _, err := store.Get(name); err == nil && f.pull == "missing" || err != nil && !errors.Is(err, microvm.ErrNotFound) {
-		return args, err
-	}
-	return args, withProgress(func(progress func(image.Progress)) error {
-		_, err := store.Pull(ctx, name, &image.PullOptions{Progress: progress})
-		return err
+	return args, f.getImage(ctx, name)
+}
+
+// getImage gets the image from its registry, where it is missing or is always asked for.
+func (f *runFlags) getImage(ctx context.Context, name string) error {
+	return withImages(true, func(store *image.Store) error {
+		_, err := store.Get(name)
+		if err == nil && f.pull == "missing" || err != nil && !errors.Is(err, microvm.ErrNotFound) {
+			return err
+		}
+		return withProgress(func(progress func(image.Progress)) error {
+			_, err := store.Pull(ctx, name, &image.PullOptions{Progress: progress})
+			return err
+		})
 	})
 }
 
