@@ -16,8 +16,8 @@ var (
 	ErrState = errors.New("wrong state")
 	// ErrExited is returned when the machine ended while a call needed it; the [Exit] is in its Info.
 	ErrExited = errors.New("machine has ended")
-	// ErrNoAnswer is returned when a machine that runs neither takes nor refuses a connection: it is paused or hung, or has no vsock driver yet.
-	ErrNoAnswer = errors.New("the guest does not answer")
+	// ErrNoAnswer is returned when a machine that runs neither takes nor refuses a connection, because it is paused or hung, or has no vsock driver yet, and when its VMM hangs.
+	ErrNoAnswer = errors.New("no answer")
 )
 
 // What a caller asked for.
@@ -52,8 +52,10 @@ type OpError struct {
 func (e *OpError) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Op)
-	if e.VM != "" {
+	if e.VM != "" && ValidateName(e.VM) == nil {
 		b.WriteString(" " + e.VM)
+	} else if e.VM != "" { // it may be anything
+		fmt.Fprintf(&b, " %q", abbreviate(e.VM))
 	}
 	fmt.Fprintf(&b, ": %v", e.Err)
 	if e.Hint != "" {

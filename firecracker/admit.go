@@ -38,8 +38,15 @@ func (d *driver) used() (Limits, error) {
 	if err != nil {
 		return Limits{}, err
 	}
+	names, err := d.state.Names()
+	if err != nil {
+		return Limits{}, err
+	}
 	var used Limits
 	for _, uid := range uids {
+		if names[uid] == "" && d.state.Abandoned(uid) { // the rest of one, which Destroy removes
+			continue
+		}
 		used.VMs++
 		if record, err := d.state.ReadRecord(uid); err == nil {
 			used.MemoryMiB += record.Spec.MemoryMiB

@@ -60,7 +60,10 @@ func (d *driver) Console(ctx context.Context, uid string, o microvm.ConsoleOptio
 		if o.Follow {
 			options.Ended = d.drained(uid)
 		}
-		reader, err = console.Open(ctx, d.state.Volatile(uid), options) // it is read after the call
+		opened, err := console.Open(ctx, d.state.Volatile(uid), options) // it is read after the call
+		if err == nil {
+			reader = &consoleReader{ReadCloser: opened, life: d.life, follows: o.Follow}
+		}
 		return err
 	})
 	return reader, err
@@ -76,4 +79,19 @@ func (d *driver) drained(uid string) <-chan struct{} {
 	over := make(chan struct{})
 	close(over)
 	return over
+}
+
+// consoleReader tells the end of the runtime from that of the run.
+type consoleReader struct {
+	io.ReadCloser
+	life    context.Context
+	follows bool
+}
+
+func (r *consoleReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	if err == io.EOF && r.follows && r.life.Err() != nil {
+		err = microvm.ErrClosed
+	}
+	return n, err
 }

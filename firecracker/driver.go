@@ -86,7 +86,7 @@ func open(options Options) (*driver, error) {
 		return nil, err
 	}
 	if !o.Bare {
-		if err := checkJails(o); err != nil {
+		if err := checkJails(o, dir); err != nil {
 			return nil, err
 		}
 	}
@@ -110,10 +110,14 @@ func open(options Options) (*driver, error) {
 	return d, nil
 }
 
-// checkJails refuses what would fail at every start: no root, or a directory that no jail can be in.
-func checkJails(o Options) error {
+// checkJails refuses what would fail at every start: no root, or a directory that no jail can be in. Where there are machines already the directory was good, and what keeps it from
+// being so now, such as a full disk, must keep nobody from ending them.
+func checkJails(o Options, dir *state.Dir) error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("%w: the jailer needs root (run as root, or set Options.Bare for development)", microvm.ErrInvalid)
+	}
+	if uids, err := dir.UIDs(); err != nil || len(uids) > 0 {
+		return err
 	}
 	if err := os.MkdirAll(o.JailDir, 0o700); err != nil {
 		return err

@@ -72,7 +72,13 @@ func (d *driver) List(ctx context.Context) ([]microvm.Info, error) {
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
 		}
-		info, err := d.info(ctx, uid, names[uid])
+		name := names[uid]
+		if name == "" { // it may be renamed just now
+			if name, err = d.state.NameOf(uid); err != nil {
+				return nil, err
+			}
+		}
+		info, err := d.info(ctx, uid, name)
 		if errors.Is(err, microvm.ErrNotFound) { // destroyed meanwhile
 			continue
 		}

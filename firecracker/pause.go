@@ -4,6 +4,8 @@ package firecracker
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/firecracker/api"
@@ -56,8 +58,17 @@ func (d *driver) setPaused(ctx context.Context, record *state.Record, paused boo
 	if paused {
 		wanted = api.VMPaused
 	}
-	return d.withAPI(ctx, record, func(c *api.Client) error { return c.PatchVM(ctx, wanted) })
+	asking, cancel := context.WithTimeout(ctx, apiPatience)
+	defer cancel()
+	err := d.withAPI(asking, record, func(c *api.Client) error { return c.PatchVM(asking, wanted) })
+	if err != nil && asking.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w: its VMM, within %v", microvm.ErrNoAnswer, apiPatience)
+	}
+	return err
 }
+
+// apiPatience is how long a VMM may take to answer while the machine's lock is held: Stop and Destroy wait for it, too.
+const apiPatience = 5 * time.Second
 
 // withAPI calls the VMM's API over a connection of its own.
 func (d *driver) withAPI(ctx context.Context, record *state.Record, call func(*api.Client) error) error {

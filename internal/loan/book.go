@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/flock"
@@ -71,13 +72,7 @@ func OpenBook(dir string, lives func(id string) bool) (*Book, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Book{dir: dir, device: info.Sys().(*syscall.Stat_t).Dev, lives: lives}
-	unlock, err := b.lock() // makes its file
-	if err != nil {
-		return nil, err
-	}
-	unlock()
-	return b, nil
+	return &Book{dir: dir, device: info.Sys().(*syscall.Stat_t).Dev, lives: lives}, nil
 }
 
 // Take lends a thing. One that the borrower has already is lent to it again: the file is made its user's anew. A *[HeldError] when somebody else has it.
@@ -241,9 +236,14 @@ func (b *Book) write(l loan) error {
 	return errors.Join(out.Sync(), out.Close())
 }
 
+// lockPatience is how long another process may hold the book. It does so for a few writes.
+const lockPatience = 10 * time.Second
+
 // lock is held for as long as a few small files take.
 func (b *Book) lock() (unlock func(), err error) {
-	f, err := flock.Lock(context.Background(), filepath.Join(b.dir, "lock"))
+	ctx, cancel := context.WithTimeout(context.Background(), lockPatience)
+	defer cancel()
+	f, err := flock.Lock(ctx, filepath.Join(b.dir, "lock"))
 	if err != nil {
 		return nil, err
 	}

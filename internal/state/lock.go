@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/disk"
@@ -60,6 +61,20 @@ func (d *Dir) Lock(ctx context.Context, uid string) (*Lock, error) {
 		return nil, err
 	}
 	return &Lock{dir: d, uid: uid, file: file}, nil
+}
+
+// Abandoned says whether a machine without a name belongs to nobody: whoever made or destroyed it was interrupted.
+func (d *Dir) Abandoned(uid string) bool {
+	const glance = 5 * time.Millisecond // a lock that is free is had at once
+	looking, cancel := context.WithTimeout(context.Background(), glance)
+	defer cancel()
+	lock, err := d.Lock(looking, uid)
+	if err != nil {
+		return false
+	}
+	defer lock.Unlock()
+	name, err := d.NameOf(uid)
+	return err == nil && name == ""
 }
 
 // LockAll waits for the right to create machines under limits. It keeps nobody from changing those that are there.

@@ -135,13 +135,18 @@ func (d *Dir) NameOf(uid string) (string, error) {
 			return hint.(string), nil
 		}
 	}
-	names, err := d.Names()
-	if name := names[uid]; name != "" {
-		d.hints.Store(uid, name)
-	} else {
-		d.hints.Delete(uid)
+	for range scans {
+		names, err := d.Names()
+		if name := names[uid]; name != "" || err != nil {
+			d.hints.Store(uid, name)
+			return name, err
+		}
 	}
-	return names[uid], err
+	d.hints.Delete(uid)
+	return "", nil
 }
+
+// scans is how often a name is looked for: one that is renamed while the directory is read may be seen neither as the old one nor as the new.
+const scans = 4
 
 func (d *Dir) name(name string) string { return filepath.Join(d.names(), name) }
