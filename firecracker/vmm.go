@@ -118,7 +118,11 @@ func (d *driver) vmmLog(record *state.Record) string {
 func (d *driver) keepLog(record *state.Record) {
 	log := d.vmmLog(record)
 	path := filepath.Join(d.state.Volatile(record.UID), "firecracker.log")
-	if err := os.WriteFile(path, []byte(log), 0o600); err != nil && log != "" {
+	err := os.Remove(path) // whatever stands there: it is made anew
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		err = os.WriteFile(path, []byte(log), 0o600)
+	}
+	if err != nil && log != "" {
 		d.log.Warn("the VMM's log is lost", "uid", record.UID, "error", err)
 	}
 }
