@@ -45,6 +45,17 @@ func require(ctx context.Context, d Dialer, features ...string) error {
 	return nil
 }
 
+// explain returns ErrUnsupported for a failure whose reason is that the agent lacks a feature: it answers to no path that it does not know. So what it has costs no question.
+func explain(ctx context.Context, d Dialer, err error, feature string) error {
+	if !errors.Is(err, ErrAgent) {
+		return err
+	}
+	if reason := require(ctx, d, feature); errors.Is(reason, microvm.ErrUnsupported) {
+		return reason
+	}
+	return err
+}
+
 // Wait waits until the agent answers, or ctx ends, or the machine does: microvm.ErrExited, ErrState or ErrNotFound.
 func Wait(ctx context.Context, d Dialer) error {
 	const attempt = time.Second // a question that came too early for the guest's driver may get no answer

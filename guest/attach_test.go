@@ -298,6 +298,8 @@ func older(t *testing.T) scripted {
 			conn.Write(wire.Append(wire.Append(nil, wire.StdoutEnd, nil), wire.StderrEnd, nil))
 			conn.Write(wire.Append(nil, wire.Exited, []byte(`{"code":0}`)))
 			io.Copy(io.Discard, conn)
+		case wire.PathDial, wire.PathListen:
+			io.WriteString(conn, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
 		default:
 			t.Errorf("%s %s", request.Method, request.URL)
 		}
@@ -314,6 +316,8 @@ func TestAnOlderAgentIsNotAskedForWhatItLacks(t *testing.T) {
 		"detach":     func() error { return detached.Start(t.Context()) },
 		"a terminal": func() error { return terminal.Start(t.Context()) },
 		"an id":      func() error { return named.Start(t.Context()) },
+		"a tunnel":   func() error { _, err := guest.DialTCP(t.Context(), d, "a:1"); return err },
+		"a listener": func() error { _, err := guest.Listen(t.Context(), d, "a:1"); return err },
 	} {
 		if err := within(t, ask); !errors.Is(err, microvm.ErrUnsupported) {
 			t.Errorf("%s: %v", name, err)

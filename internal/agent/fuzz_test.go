@@ -84,12 +84,18 @@ func FuzzHost(f *testing.F) {
 			post(wire.PathExec, upgrade, `{"id":"a","attach":true,"kept":true,"nonce":"b"}`),
 		post(wire.PathExec, upgrade, `{"id":"a","argv":["true"],"user":":","dir":"\u0000"}`), post(wire.PathSignal, "", `{"id":"a","signal":-1}`),
 		post(wire.PathShutdown, "", "{}") + post(wire.PathSync, "", "{}"), strings.Repeat("GET / HTTP/1.1\r\n", 100),
+		post(wire.PathDial, upgrade, `{"target":"a:1"}`) + string(wire.Append(wire.Append(nil, wire.Data, []byte("in")), wire.DataEnd, nil)), post(wire.PathAccept, upgrade, `{"id":"a","number":1}`),
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s := New(Options{Shutdown: func() {}})
 		s.launch, s.flush, s.log = pretended, func() {}, log.New(panics{t}, "", 0)
+		s.dialer = func(context.Context, string, string) (net.Conn, error) {
+			own, theirs := net.Pipe()
+			go func() { io.Copy(own, own); own.Close() }()
+			return theirs, nil
+		}
 		listener := &single{make(chan net.Conn), make(chan struct{})}
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)

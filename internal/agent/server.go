@@ -36,11 +36,16 @@ type Server struct {
 	// What tests put something else in place of.
 	launch func(*wire.Exec) (*process, error)
 	flush  func()
+	dialer func(ctx context.Context, network, address string) (net.Conn, error)
 	log    *log.Logger // of the HTTP server; nil is standard error
 
 	mu        sync.Mutex
 	processes map[string]*process
-	closed    bool // no process is started any more
+	tunnels   int
+	listeners map[string]*listener
+	closed    bool // no process is started any more, and no tunnel
+	ending    context.Context
+	endAll    context.CancelFunc
 }
 
 // New returns a server.
@@ -50,9 +55,11 @@ func New(options Options) *Server {
 		ready:     bootClock(),
 		children:  newChildren(options.First),
 		processes: map[string]*process{},
+		listeners: map[string]*listener{},
 		flush:     syscall.Sync,
 	}
-	s.launch = s.start
+	s.ending, s.endAll = context.WithCancel(context.Background())
+	s.launch, s.dialer = s.start, new(net.Dialer).DialContext
 	return s
 }
 
@@ -66,6 +73,9 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	mux.HandleFunc("POST "+wire.PathExec, s.exec)
 	mux.HandleFunc("GET "+wire.PathProcesses, s.list)
 	mux.HandleFunc("POST "+wire.PathSignal, s.signal)
+	mux.HandleFunc("POST "+wire.PathDial, s.dial)
+	mux.HandleFunc("POST "+wire.PathListen, s.listen)
+	mux.HandleFunc("POST "+wire.PathAccept, s.accept)
 	mux.HandleFunc("POST "+wire.PathSync, s.sync)
 	mux.HandleFunc("POST "+wire.PathShutdown, s.shutdown)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: s.log}
@@ -182,6 +192,7 @@ func answer(w http.ResponseWriter, value any) {
 var statusOf = map[string]int{
 	wire.CodeInvalid: http.StatusBadRequest, wire.CodeNotFound: http.StatusNotFound, wire.CodeDenied: http.StatusForbidden,
 	wire.CodeBusy: http.StatusTooManyRequests, wire.CodeExists: http.StatusConflict, wire.CodeGone: http.StatusGone, wire.CodeInternal: http.StatusInternalServerError,
+	wire.CodeRefused: http.StatusBadGateway, wire.CodeNoAnswer: http.StatusGatewayTimeout,
 }
 
 func fail(w http.ResponseWriter, err error) {

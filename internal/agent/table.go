@@ -97,12 +97,13 @@ func (s *Server) forget(p *process) {
 	}
 }
 
-// end kills all processes and cuts their connections.
+// end kills all processes, and cuts their connections and all tunnels.
 func (s *Server) end() {
 	s.mu.Lock()
 	s.closed = true
 	all := slices.Collect(maps.Values(s.processes))
 	s.mu.Unlock()
+	s.endAll()
 	var ending sync.WaitGroup
 	for _, p := range all {
 		ending.Go(func() {

@@ -10,7 +10,8 @@ import (
 // Kind says what a frame is.
 type Kind byte
 
-// The kinds of frames. Host to guest: Stdin, StdinEnd, AckStdout, AckStderr, Done, Resize. Guest to host: Stdout, Stderr, StdoutEnd, StderrEnd, AckStdin, Exited, Replaced.
+// The kinds of frames. Host to guest: Stdin, StdinEnd, AckStdout, AckStderr, Done, Resize. Guest to host: Stdout, Stderr, StdoutEnd, StderrEnd, AckStdin, Exited, Replaced,
+// Incoming. Both ways, of a tunnel: Data, DataEnd.
 const (
 	Stdin     Kind = 1  // Payload is data.
 	StdinEnd  Kind = 2  // There is no more. Empty.
@@ -25,13 +26,17 @@ const (
 	Done      Kind = 11 // The host has all; the agent may forget the process. Empty.
 	Replaced  Kind = 12 // Another connection has attached to the process, and this one ends. Empty.
 	Resize    Kind = 13 // The terminal's window. Payload is rows and columns, 2 bytes each.
+	Data      Kind = 14 // Of a tunnel. Payload is data.
+	DataEnd   Kind = 15 // This side of the tunnel sends no more. Empty.
+	Incoming  Kind = 16 // A connection has come to a listener. Payload is 8 bytes: what Accept asks for.
 )
 
 const (
 	// MaxPayload bounds a frame's payload in bytes.
 	MaxPayload = 64 << 10
-	headerSize = 5
-	lastKind   = Resize
+	// HeaderSize is how many bytes a frame has before its payload.
+	HeaderSize = 5
+	lastKind   = Incoming
 )
 
 // ErrFrame is returned for bytes that are no frame.
@@ -46,7 +51,7 @@ type Frame struct {
 // Reader reads frames.
 type Reader struct {
 	r      io.Reader
-	header [headerSize]byte
+	header [HeaderSize]byte
 	buffer []byte
 }
 
@@ -58,12 +63,9 @@ func (r *Reader) Read() (Frame, error) {
 	if _, err := io.ReadFull(r.r, r.header[:]); err != nil {
 		return Frame{}, err
 	}
-	kind, length := Kind(r.header[0]), binary.BigEndian.Uint32(r.header[1:])
-	if kind < Stdin || kind > lastKind {
-		return Frame{}, fmt.Errorf("%w: kind %d", ErrFrame, kind)
-	}
-	if length > MaxPayload {
-		return Frame{}, fmt.Errorf("%w: payload of %d bytes", ErrFrame, length)
+	kind, length, err := Header(r.header)
+	if err != nil {
+		return Frame{}, err
 	}
 	if r.buffer == nil {
 		r.buffer = make([]byte, MaxPayload)
@@ -77,6 +79,19 @@ func (r *Reader) Read() (Frame, error) {
 	return Frame{Kind: kind, Payload: r.buffer[:length]}, nil
 }
 
+// Header returns what a frame's first bytes say. ErrFrame when they are no frame's.
+func Header(h [HeaderSize]byte) (kind Kind, length int, err error) {
+	kind = Kind(h[0])
+	if kind < Stdin || kind > lastKind {
+		return 0, 0, fmt.Errorf("%w: kind %d", ErrFrame, kind)
+	}
+	n := binary.BigEndian.Uint32(h[1:])
+	if n > MaxPayload {
+		return 0, 0, fmt.Errorf("%w: payload of %d bytes", ErrFrame, n)
+	}
+	return kind, int(n), nil
+}
+
 // Append appends a frame to b. The payload must be at most MaxPayload bytes.
 func Append(b []byte, kind Kind, payload []byte) []byte {
 	b = append(b, byte(kind))
@@ -87,6 +102,11 @@ func Append(b []byte, kind Kind, payload []byte) []byte {
 // AppendAck appends an acknowledgement.
 func AppendAck(b []byte, kind Kind, offset uint64) []byte {
 	return Append(b, kind, binary.BigEndian.AppendUint64(nil, offset))
+}
+
+// AppendIncoming appends the number of a connection that has come.
+func AppendIncoming(b []byte, number uint64) []byte {
+	return Append(b, Incoming, binary.BigEndian.AppendUint64(nil, number))
 }
 
 // AppendResize appends a resize.
@@ -103,9 +123,14 @@ func (f Frame) Size() (TTY, error) {
 }
 
 // Ack returns the offset of an acknowledgement.
-func (f Frame) Ack() (uint64, error) {
+func (f Frame) Ack() (uint64, error) { return f.number("acknowledgement") }
+
+// Number returns the number of a connection that has come.
+func (f Frame) Number() (uint64, error) { return f.number("connection's number") }
+
+func (f Frame) number(what string) (uint64, error) {
 	if len(f.Payload) != 8 {
-		return 0, fmt.Errorf("%w: acknowledgement of %d bytes", ErrFrame, len(f.Payload))
+		return 0, fmt.Errorf("%w: %s of %d bytes", ErrFrame, what, len(f.Payload))
 	}
 	return binary.BigEndian.Uint64(f.Payload), nil
 }

@@ -48,7 +48,7 @@ func TestReaderTellsTruncations(t *testing.T) {
 				frames++
 			}
 		}
-		first := headerSize + 3
+		first := HeaderSize + 3
 		want := io.ErrUnexpectedEOF
 		if n == 0 || n == first || n == len(whole) {
 			want = io.EOF
@@ -65,17 +65,17 @@ func TestReaderTellsTruncations(t *testing.T) {
 
 func TestReaderBounds(t *testing.T) {
 	for _, tc := range []struct {
-		header [headerSize]byte
+		header [HeaderSize]byte
 		ok     bool
 	}{
-		{[headerSize]byte{0, 0, 0, 0, 0}, false},
-		{[headerSize]byte{byte(Stdin), 0, 0, 0, 0}, true},
-		{[headerSize]byte{byte(lastKind), 0, 0, 0, 0}, true},
-		{[headerSize]byte{byte(lastKind) + 1, 0, 0, 0, 0}, false},
-		{[headerSize]byte{255, 0, 0, 0, 0}, false},
-		{[headerSize]byte{byte(Stdin), 0, 1, 0, 0}, true},
-		{[headerSize]byte{byte(Stdin), 0, 1, 0, 1}, false},
-		{[headerSize]byte{byte(Stdin), 255, 255, 255, 255}, false},
+		{[HeaderSize]byte{0, 0, 0, 0, 0}, false},
+		{[HeaderSize]byte{byte(Stdin), 0, 0, 0, 0}, true},
+		{[HeaderSize]byte{byte(lastKind), 0, 0, 0, 0}, true},
+		{[HeaderSize]byte{byte(lastKind) + 1, 0, 0, 0, 0}, false},
+		{[HeaderSize]byte{255, 0, 0, 0, 0}, false},
+		{[HeaderSize]byte{byte(Stdin), 0, 1, 0, 0}, true},
+		{[HeaderSize]byte{byte(Stdin), 0, 1, 0, 1}, false},
+		{[HeaderSize]byte{byte(Stdin), 255, 255, 255, 255}, false},
 	} {
 		data := append(tc.header[:], make([]byte, MaxPayload)...)
 		if _, err := NewReader(bytes.NewReader(data)).Read(); (err == nil) != tc.ok || err != nil && !errors.Is(err, ErrFrame) {

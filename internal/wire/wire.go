@@ -33,6 +33,9 @@ const (
 	PathExec      = "/v1/exec"
 	PathProcesses = "/v1/processes"
 	PathSignal    = "/v1/signal"
+	PathDial      = "/v1/dial"
+	PathListen    = "/v1/listen"
+	PathAccept    = "/v1/accept"
 	PathSync      = "/v1/sync"
 	PathShutdown  = "/v1/shutdown"
 )
@@ -45,11 +48,13 @@ const (
 	FeatureProcesses = "processes" // GET PathProcesses.
 	FeatureUsage     = "usage"     // Exit.Usage.
 	FeatureTTY       = "tty"       // Exec.TTY and the frame Resize.
+	FeatureDial      = "dial"      // POST PathDial, the frames Data and DataEnd, CodeRefused and CodeNoAnswer.
+	FeatureListen    = "listen"    // POST PathListen and PathAccept, the frame Incoming.
 )
 
 // Features returns all of this version.
 func Features() []string {
-	return []string{FeatureAttach, FeatureDetached, FeatureNonce, FeatureProcesses, FeatureUsage, FeatureTTY}
+	return []string{FeatureAttach, FeatureDetached, FeatureNonce, FeatureProcesses, FeatureUsage, FeatureTTY, FeatureDial, FeatureListen}
 }
 
 // Health is the answer to GET PathHealth.
@@ -166,9 +171,11 @@ const (
 	CodeInvalid  = "invalid"   // The message makes no sense.
 	CodeNotFound = "not_found" // No such program, user, directory or process.
 	CodeDenied   = "denied"    // The guest's system said no.
-	CodeBusy     = "busy"      // Too many processes.
-	CodeExists   = "exists"    // Another process has the id.
+	CodeBusy     = "busy"      // Too many processes, tunnels or listeners.
+	CodeExists   = "exists"    // Another process has the id, or another listener the address.
 	CodeGone     = "gone"      // What was asked for is not kept any more, or was never there.
+	CodeRefused  = "refused"   // Nobody listens where Dial leads.
+	CodeNoAnswer = "no_answer" // What is dialled can't be reached, or says nothing.
 	CodeInternal = "internal"
 )
 
