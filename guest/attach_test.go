@@ -298,7 +298,7 @@ func older(t *testing.T) scripted {
 			conn.Write(wire.Append(wire.Append(nil, wire.StdoutEnd, nil), wire.StderrEnd, nil))
 			conn.Write(wire.Append(nil, wire.Exited, []byte(`{"code":0}`)))
 			io.Copy(io.Discard, conn)
-		case wire.PathDial, wire.PathListen:
+		case wire.PathDial, wire.PathListen, wire.PathEnv, wire.PathSecrets, wire.PathSecrets + "/a":
 			io.WriteString(conn, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
 		default:
 			t.Errorf("%s %s", request.Method, request.URL)
@@ -317,6 +317,10 @@ func TestAnOlderAgentIsNotAskedForWhatItLacks(t *testing.T) {
 		"a terminal": func() error { return terminal.Start(t.Context()) },
 		"an id":      func() error { return named.Start(t.Context()) },
 		"a tunnel":   func() error { _, err := guest.DialTCP(t.Context(), d, "a:1"); return err },
+		"variables":  func() error { return guest.SetEnv(t.Context(), d, map[string]string{"A": "a"}) },
+		"a secret":   func() error { return guest.SetSecret(t.Context(), d, "a", nil) },
+		"no secret":  func() error { return guest.DeleteSecret(t.Context(), d, "a") },
+		"secrets":    func() error { _, err := guest.ListSecrets(t.Context(), d); return err },
 		"a listener": func() error { _, err := guest.Listen(t.Context(), d, "a:1"); return err },
 	} {
 		if err := within(t, ask); !errors.Is(err, microvm.ErrUnsupported) {

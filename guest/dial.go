@@ -68,10 +68,13 @@ func call(ctx context.Context, d Dialer, method, path string, body, answer any) 
 	return nil
 }
 
+// verbatim is a body that is sent as it is, and not as JSON.
+type verbatim []byte
+
 // request sends a request and reads the answer's header; the connection is the caller's. The error of a connection is errBroken, unless trying again is of no use.
 func request(ctx context.Context, d Dialer, method, path string, body any, upgrade string) (net.Conn, *bufio.Reader, *http.Response, error) {
-	var content []byte
-	if body != nil {
+	content, raw := body.(verbatim)
+	if body != nil && !raw {
 		text, err := json.Marshal(body)
 		if err != nil {
 			return nil, nil, nil, err

@@ -51,11 +51,16 @@ func run() error {
 	if err != nil {
 		return fmt.Errorf("listen on vsock port %d: %w", wire.Port, err)
 	}
+	metadata, err := vsock.Listen(wire.MetadataPort, nil)
+	if err != nil {
+		return fmt.Errorf("listen on vsock port %d: %w", wire.MetadataPort, err)
+	}
 	ctx, halt := context.WithCancel(context.Background())
-	server := agent.New(agent.Options{First: true, Shutdown: halt})
+	server := agent.New(agent.Options{First: true, Shutdown: halt, Secrets: agent.SecretsDir})
 	go watchSignals(server, halt)
-	served := make(chan error, 1)
+	served := make(chan error, 2)
 	go func() { served <- server.Serve(context.Background(), listener) }()
+	go func() { served <- server.ServeMetadata(context.Background(), metadata) }()
 	fmt.Printf("microvm-agent ready after %.3f s\n", bootSeconds())
 	select {
 	case err := <-served:

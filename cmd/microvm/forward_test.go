@@ -51,8 +51,9 @@ func TestForwardEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error, 1)
+	agent := guesttest.New(t)
 	go func() {
-		done <- forward(ctx, guesttest.New(t), []port{{host, target.Addr().String()}, {"127.0.0.1:0", "127.0.0.1:1"}})
+		done <- forward(ctx, agent, []port{{host, target.Addr().String()}, {"127.0.0.1:0", "127.0.0.1:1"}})
 	}()
 	for {
 		conn, err := net.Dial("tcp", host)

@@ -11,8 +11,10 @@ package guesttest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -24,7 +26,8 @@ import (
 
 // Agent is an agent that runs until its test ends.
 type Agent struct {
-	path string
+	path, metadata string
+	secrets        string
 
 	mu    sync.Mutex
 	conns map[*conn]bool
@@ -33,29 +36,47 @@ type Agent struct {
 // New starts an agent for the test.
 func New(t testing.TB) *Agent {
 	t.Helper()
-	a := &Agent{path: filepath.Join(t.TempDir(), "agent"), conns: map[*conn]bool{}}
-	listener, err := net.Listen("unix", a.path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := t.TempDir()
+	a := &Agent{path: filepath.Join(dir, "agent"), metadata: filepath.Join(dir, "metadata"), secrets: memory(t), conns: map[*conn]bool{}}
+	server := agent.New(agent.Options{Secrets: a.secrets})
 	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- agent.New(agent.Options{}).Serve(ctx, listener) }()
+	done := make(chan error, 2)
+	for path, serve := range map[string]func(context.Context, net.Listener) error{a.path: server.Serve, a.metadata: server.ServeMetadata} {
+		listener, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { done <- serve(ctx, listener) }()
+	}
 	t.Cleanup(func() {
 		stop()
-		if err := <-done; err != nil {
+		if err := errors.Join(<-done, <-done); err != nil {
 			t.Error(err)
 		}
 	})
 	return a
 }
 
-// Dial connects to the agent's port; nobody listens on any other.
+// memory returns a directory of memory, which is removed with the test; none where the host has no such place.
+func memory(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "microvm-guesttest-")
+	if err != nil {
+		return ""
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "secrets")
+}
+
+// Secrets returns the directory in whose place a guest has /run/microvm/secrets. It is empty where the host has no /dev/shm: then the agent denies secrets.
+func (a *Agent) Secrets() string { return a.secrets }
+
+// Dial connects to the agent's ports, 1024 and 5555; nobody listens on any other.
 func (a *Agent) Dial(ctx context.Context, port uint32) (net.Conn, error) {
-	if port != wire.Port {
+	path, ok := map[uint32]string{wire.Port: a.path, wire.MetadataPort: a.metadata}[port]
+	if !ok {
 		return nil, fmt.Errorf("port %d: %w", port, syscall.ECONNREFUSED)
 	}
-	c, err := new(net.Dialer).DialContext(ctx, "unix", a.path)
+	c, err := new(net.Dialer).DialContext(ctx, "unix", path)
 	if err != nil {
 		return nil, err
 	}

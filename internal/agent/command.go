@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -38,8 +39,8 @@ func refuse(code, format string, args ...any) error {
 	return &requestError{code, fmt.Errorf(format, args...)}
 }
 
-// resolve looks the request's user, directory and program up.
-func resolve(request *wire.Exec) (*command, error) {
+// resolve looks the request's user, directory and program up. What is kept for every command goes under the request's own variables.
+func resolve(request *wire.Exec, kept []string) (*command, error) {
 	if len(request.Argv) == 0 || request.Argv[0] == "" {
 		return nil, refuse(wire.CodeInvalid, "no program is given")
 	}
@@ -52,7 +53,7 @@ func resolve(request *wire.Exec) (*command, error) {
 	if err != nil {
 		return nil, err
 	}
-	env := environment(who, request.TTY != nil, request.Env)
+	env := environment(who, request.TTY != nil, slices.Concat(kept, request.Env))
 	dir := request.Dir
 	if dir == "" {
 		dir = who.HomeDir

@@ -19,7 +19,7 @@ import (
 
 // pretended is a process without anything that runs: it has said "out" and ended, and nothing reads its input.
 func pretended(request *wire.Exec) (*process, error) {
-	if _, err := resolve(request); err != nil {
+	if _, err := resolve(request, nil); err != nil {
 		return nil, err
 	}
 	r, w, err := os.Pipe()
@@ -85,6 +85,7 @@ func FuzzHost(f *testing.F) {
 		post(wire.PathExec, upgrade, `{"id":"a","argv":["true"],"user":":","dir":"\u0000"}`), post(wire.PathSignal, "", `{"id":"a","signal":-1}`),
 		post(wire.PathShutdown, "", "{}") + post(wire.PathSync, "", "{}"), strings.Repeat("GET / HTTP/1.1\r\n", 100),
 		post(wire.PathDial, upgrade, `{"target":"a:1"}`) + string(wire.Append(wire.Append(nil, wire.Data, []byte("in")), wire.DataEnd, nil)), post(wire.PathAccept, upgrade, `{"id":"a","number":1}`),
+		post(wire.PathEnv, "", `{"set":{"A":"b","B":""}}`) + exec, "GET /v1/secrets HTTP/1.1\r\nHost: agent\r\n\r\n", "PUT /v1/secrets/%2e%2e HTTP/1.1\r\nHost: agent\r\nContent-Length: 1\r\n\r\na",
 	} {
 		f.Add([]byte(seed))
 	}

@@ -45,7 +45,7 @@ type process struct {
 
 // start starts a command. Its output is collected from then on, whether or not anybody is attached.
 func (s *Server) start(request *wire.Exec) (*process, error) {
-	command, err := resolve(request)
+	command, err := resolve(request, s.env.list())
 	if err != nil {
 		return nil, err
 	}

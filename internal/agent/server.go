@@ -23,6 +23,8 @@ type Options struct {
 	First bool
 	// Shutdown is called, once, after a request for it was answered. Optional: such a request is refused.
 	Shutdown func()
+	// Secrets is the directory of secrets, which must be in memory: see SecretsDir. Optional: the agent takes none.
+	Secrets string
 }
 
 // Server executes commands for the host.
@@ -32,6 +34,8 @@ type Server struct {
 	ready    time.Duration
 	work     sync.WaitGroup
 	once     sync.Once
+	env      variables
+	secrets  secrets
 
 	// What tests put something else in place of.
 	launch func(*wire.Exec) (*process, error)
@@ -56,6 +60,7 @@ func New(options Options) *Server {
 		children:  newChildren(options.First),
 		processes: map[string]*process{},
 		listeners: map[string]*listener{},
+		secrets:   secrets{dir: options.Secrets},
 		flush:     syscall.Sync,
 	}
 	s.ending, s.endAll = context.WithCancel(context.Background())
@@ -76,6 +81,10 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	mux.HandleFunc("POST "+wire.PathDial, s.dial)
 	mux.HandleFunc("POST "+wire.PathListen, s.listen)
 	mux.HandleFunc("POST "+wire.PathAccept, s.accept)
+	mux.HandleFunc("POST "+wire.PathEnv, s.setEnv)
+	mux.HandleFunc("GET "+wire.PathSecrets, s.listSecrets)
+	mux.HandleFunc("PUT "+wire.PathSecrets+"/{name}", s.setSecret)
+	mux.HandleFunc("DELETE "+wire.PathSecrets+"/{name}", s.deleteSecret)
 	mux.HandleFunc("POST "+wire.PathSync, s.sync)
 	mux.HandleFunc("POST "+wire.PathShutdown, s.shutdown)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: s.log}

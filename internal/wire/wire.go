@@ -36,6 +36,8 @@ const (
 	PathDial      = "/v1/dial"
 	PathListen    = "/v1/listen"
 	PathAccept    = "/v1/accept"
+	PathEnv       = "/v1/env"
+	PathSecrets   = "/v1/secrets" // And below it each secret by its name.
 	PathSync      = "/v1/sync"
 	PathShutdown  = "/v1/shutdown"
 )
@@ -49,12 +51,16 @@ const (
 	FeatureUsage     = "usage"     // Exit.Usage.
 	FeatureTTY       = "tty"       // Exec.TTY and the frame Resize.
 	FeatureDial      = "dial"      // POST PathDial, the frames Data and DataEnd, CodeRefused and CodeNoAnswer.
+	FeatureEnv       = "env"       // POST PathEnv.
+	FeatureSecrets   = "secrets"   // GET PathSecrets; PUT and DELETE below it.
+	FeatureMetadata  = "metadata"  // MetadataPort.
 	FeatureListen    = "listen"    // POST PathListen and PathAccept, the frame Incoming.
 )
 
 // Features returns all of this version.
 func Features() []string {
-	return []string{FeatureAttach, FeatureDetached, FeatureNonce, FeatureProcesses, FeatureUsage, FeatureTTY, FeatureDial, FeatureListen}
+	return []string{FeatureAttach, FeatureDetached, FeatureNonce, FeatureProcesses, FeatureUsage, FeatureTTY, FeatureDial, FeatureListen,
+		FeatureEnv, FeatureSecrets, FeatureMetadata}
 }
 
 // Health is the answer to GET PathHealth.
