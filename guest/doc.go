@@ -12,6 +12,11 @@
 //
 // With Cmd.TTY a command has a terminal, for shells and editors; [Cmd.Resize] tells it the size of its window.
 //
+// # Beside commands
+//
+// [DialTCP] and [Forward] reach what listens in the guest, [Listen] and [ForwardBack] let it reach the host, without a network. [SetEnv] and [SetSecret] give commands what
+// they are to know. [SetClock], [AddEntropy] and [SetHostname] are for machines that were restored.
+//
 // # Caveats
 //
 // A connection that breaks, as all do when the machine is snapshotted, is made again where it was: the command goes on, and no byte is lost or doubled.

@@ -166,8 +166,7 @@ func TestMetadata(t *testing.T) {
 }
 
 func TestMetadataIsBounded(t *testing.T) {
-	dial := dialMetadata(t, New(Options{}))
-	l := dial()
+	l := dialMetadata(t, New(Options{}))()
 	ping := `{"op": "ping", "id": "1"}`
 	fmt.Fprintf(l.conn, "%s%s\n", ping, strings.Repeat(" ", wire.MaxLine-len(ping)))
 	l.expect("1", true, "")
@@ -176,6 +175,7 @@ func TestMetadataIsBounded(t *testing.T) {
 	if _, err := l.in.ReadByte(); err == nil {
 		t.Error("a line too long is gone on after")
 	}
+	dial := dialMetadata(t, New(Options{}))
 	var all []*line
 	for range maxMetadataConns {
 		l := dial()

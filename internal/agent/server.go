@@ -40,6 +40,7 @@ type Server struct {
 	// What tests put something else in place of.
 	launch func(*wire.Exec) (*process, error)
 	flush  func()
+	system system
 	dialer func(ctx context.Context, network, address string) (net.Conn, error)
 	log    *log.Logger // of the HTTP server; nil is standard error
 
@@ -62,6 +63,7 @@ func New(options Options) *Server {
 		listeners: map[string]*listener{},
 		secrets:   secrets{dir: options.Secrets},
 		flush:     syscall.Sync,
+		system:    system{setClock: setClock, addEntropy: addEntropy, setHostname: nameHost},
 	}
 	s.ending, s.endAll = context.WithCancel(context.Background())
 	s.launch, s.dialer = s.start, new(net.Dialer).DialContext
@@ -85,6 +87,9 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	mux.HandleFunc("GET "+wire.PathSecrets, s.listSecrets)
 	mux.HandleFunc("PUT "+wire.PathSecrets+"/{name}", s.setSecret)
 	mux.HandleFunc("DELETE "+wire.PathSecrets+"/{name}", s.deleteSecret)
+	mux.HandleFunc("POST "+wire.PathClock, s.clock)
+	mux.HandleFunc("POST "+wire.PathEntropy, s.entropy)
+	mux.HandleFunc("POST "+wire.PathHostname, s.hostname)
 	mux.HandleFunc("POST "+wire.PathSync, s.sync)
 	mux.HandleFunc("POST "+wire.PathShutdown, s.shutdown)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: s.log}

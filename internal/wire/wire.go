@@ -38,6 +38,9 @@ const (
 	PathAccept    = "/v1/accept"
 	PathEnv       = "/v1/env"
 	PathSecrets   = "/v1/secrets" // And below it each secret by its name.
+	PathClock     = "/v1/clock"
+	PathEntropy   = "/v1/entropy"
+	PathHostname  = "/v1/hostname"
 	PathSync      = "/v1/sync"
 	PathShutdown  = "/v1/shutdown"
 )
@@ -54,13 +57,16 @@ const (
 	FeatureEnv       = "env"       // POST PathEnv.
 	FeatureSecrets   = "secrets"   // GET PathSecrets; PUT and DELETE below it.
 	FeatureMetadata  = "metadata"  // MetadataPort.
+	FeatureClock     = "clock"     // POST PathClock.
+	FeatureEntropy   = "entropy"   // POST PathEntropy.
+	FeatureHostname  = "hostname"  // POST PathHostname.
 	FeatureListen    = "listen"    // POST PathListen and PathAccept, the frame Incoming.
 )
 
 // Features returns all of this version.
 func Features() []string {
 	return []string{FeatureAttach, FeatureDetached, FeatureNonce, FeatureProcesses, FeatureUsage, FeatureTTY, FeatureDial, FeatureListen,
-		FeatureEnv, FeatureSecrets, FeatureMetadata}
+		FeatureEnv, FeatureSecrets, FeatureMetadata, FeatureClock, FeatureEntropy, FeatureHostname}
 }
 
 // Health is the answer to GET PathHealth.
