@@ -73,11 +73,15 @@ func decompress(payload []byte, limit int64) ([]byte, error) {
 	case "gzip":
 		packed = payload
 	}
-	kernel, err := readAtMost(form, bytes.NewReader(packed), limit)
+	want := binary.LittleEndian.Uint32(trailer)
+	if int64(want) > limit {
+		return nil, fmt.Errorf("%w: the payload is a kernel of %d bytes, at most %d", ErrFormat, want, limit)
+	}
+	kernel, err := readAtMost(form, bytes.NewReader(packed), int64(want))
 	if err != nil {
 		return nil, fmt.Errorf("%w: payload: %w", ErrFormat, err)
 	}
-	if want := binary.LittleEndian.Uint32(trailer); uint64(len(kernel)) != uint64(want) {
+	if uint64(len(kernel)) != uint64(want) {
 		return nil, fmt.Errorf("%w: the payload is a kernel of %d bytes, and was one of %d", ErrFormat, len(kernel), want)
 	}
 	return kernel, nil

@@ -164,6 +164,33 @@ func TestExtractIsBounded(t *testing.T) {
 	}
 }
 
+// TestExtractBelievesTheSize unpacks no more than the payload says that there is, and nothing where that is more than a kernel may have.
+func TestExtractBelievesTheSize(t *testing.T) {
+	const limit, said = 16 << 20, 1 << 10
+	kernel := append([]byte("\x7fELF"), make([]byte, limit-4)...)
+	large := append([]byte("\x7fELF"), make([]byte, limit)...)
+	for form, pack := range packs {
+		if form == "xz" { // the test's writer makes nothing smaller
+			continue
+		}
+		if got, err := extract(fakekernel.BzImage(testRelease, pack(kernel)), limit); err != nil || !bytes.Equal(got, kernel) {
+			t.Errorf("%s: the size that it says: %d bytes, %v", form, len(got), err)
+		}
+		liar := pack(kernel)
+		binary.LittleEndian.PutUint32(liar[len(liar)-4:], said)
+		for what, payload := range map[string][]byte{"says less": liar, "says too much": pack(large)} {
+			image := fakekernel.BzImage(testRelease, payload)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := extract(image, limit)
+			runtime.ReadMemStats(&after)
+			if took := after.TotalAlloc - before.TotalAlloc; !errors.Is(err, ErrFormat) || took > limit {
+				t.Errorf("%s, %s: %v, and it took %d bytes", form, what, err, took)
+			}
+		}
+	}
+}
+
 func FuzzExtract(f *testing.F) {
 	vmlinux := tinyguest.Kernel(tinyguest.Program{})
 	for _, pack := range packs {
