@@ -3,22 +3,27 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/tangle-network/microvm-runtime/internal/flatten"
 )
 
 // entryReader reads a tar and gives it again as the converter takes it: entries that are files, with nothing but what a file system keeps.
 type entryReader struct {
-	in   *tar.Reader
-	out  *tar.Writer // into buf
-	buf  bytes.Buffer
-	left int64 // of the present file's content
-	err  error // once buf is empty
+	ctx   context.Context
+	in    *tar.Reader
+	out   *tar.Writer // into buf
+	buf   bytes.Buffer
+	quota *quota
+	left  int64 // of the present file's content
+	err   error // once buf is empty
 }
 
-func newEntryReader(r io.Reader) *entryReader {
-	e := &entryReader{in: tar.NewReader(r)}
+func newEntryReader(ctx context.Context, r io.Reader, limits flatten.Limits) *entryReader {
+	e := &entryReader{ctx: ctx, in: tar.NewReader(&contextReader{ctx, r}), quota: newQuota(limits)}
 	e.out = tar.NewWriter(&e.buf)
 	return e
 }
@@ -33,9 +38,12 @@ func (e *entryReader) Read(p []byte) (int, error) {
 	return e.buf.Read(p)
 }
 
-// step puts the next piece into buf.
+// step puts the next piece into buf. It looks at the context itself: a hole is a piece without anything read.
 func (e *entryReader) step() error {
 	const most = 1 << 20
+	if err := context.Cause(e.ctx); err != nil {
+		return err
+	}
 	if e.left > 0 {
 		n, err := io.CopyN(e.out, e.in, min(e.left, most))
 		e.left -= n
@@ -56,7 +64,10 @@ func (e *entryReader) step() error {
 	}
 	entry, err := entryOf(header)
 	if err != nil {
-		return fmt.Errorf("%s: %w", header.Name, err)
+		return fmt.Errorf("%s: %w", abbreviate(header.Name), err)
+	}
+	if err := e.quota.take(entry); err != nil {
+		return fmt.Errorf("%s: %w", abbreviate(header.Name), err)
 	}
 	e.left = entry.Size
 	return e.out.WriteHeader(entry)

@@ -46,7 +46,8 @@ type Base struct {
 }
 
 // FromTar makes a base at path from a tar stream: a file system's files with "/" as "./" or "". The file appears when it is whole and durable; when FromTar returns an
-// error there is none.
+// error there is none. What it makes has at most a million files and 256 MiB of names, link targets and extended attributes, and fits 64 GiB, with no file of more than 40 GiB;
+// else it is [ErrLimit].
 func FromTar(ctx context.Context, r io.Reader, path string) (Base, error) {
 	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
@@ -54,7 +55,9 @@ func FromTar(ctx context.Context, r io.Reader, path string) (Base, error) {
 	}
 	defer os.Remove(temp.Name())
 	defer temp.Close()
-	err = tar2ext4.ConvertTarToExt4(newEntryReader(&contextReader{ctx, r}), temp, tar2ext4.MaximumDiskSize(maxDisk))
+	limits := Limits{}.resolve()
+	limits.Bytes = maxDisk
+	err = tar2ext4.ConvertTarToExt4(newEntryReader(ctx, r, limits), temp, tar2ext4.MaximumDiskSize(maxDisk))
 	if err == nil {
 		err = fillBitmaps(temp)
 	}
