@@ -49,12 +49,9 @@ func call(ctx context.Context, d Dialer, method, path string, body, answer any) 
 		return err
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
-	defer stop()
-	defer response.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(response.Body, wire.MaxBody))
+	text, err := content(ctx, conn, response)
 	if err != nil {
-		return broken(ctx, ended(ctx, err))
+		return err
 	}
 	if response.StatusCode != http.StatusOK {
 		return refused(response.StatusCode, text)
@@ -68,28 +65,42 @@ func call(ctx context.Context, d Dialer, method, path string, body, answer any) 
 	return nil
 }
 
+// content reads an answer's body, at most as much of it as an agent sends. The body is not closed, as that would read the rest: the caller closes the connection.
+func content(ctx context.Context, conn net.Conn, response *http.Response) ([]byte, error) {
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
+	defer stop()
+	text, err := io.ReadAll(io.LimitReader(response.Body, wire.MaxBody+1))
+	if err != nil {
+		return nil, broken(ctx, ended(ctx, err))
+	}
+	if len(text) > wire.MaxBody {
+		return nil, fmt.Errorf("%w: a body of more than %d bytes", ErrAgent, wire.MaxBody)
+	}
+	return text, nil
+}
+
 // verbatim is a body that is sent as it is, and not as JSON.
 type verbatim []byte
 
 // request sends a request and reads the answer's header; the connection is the caller's. The error of a connection is errBroken, unless trying again is of no use.
 func request(ctx context.Context, d Dialer, method, path string, body any, upgrade string) (net.Conn, *bufio.Reader, *http.Response, error) {
-	content, raw := body.(verbatim)
+	sent, raw := body.(verbatim)
 	if body != nil && !raw {
 		text, err := json.Marshal(body)
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		content = text
+		sent = text
 	}
-	if len(content) > wire.MaxBody {
-		return nil, nil, nil, fmt.Errorf("%w: a request of %d bytes is more than the %d that the agent takes", microvm.ErrInvalid, len(content), wire.MaxBody)
+	if len(sent) > wire.MaxBody {
+		return nil, nil, nil, fmt.Errorf("%w: a request of %d bytes is more than the %d that the agent takes", microvm.ErrInvalid, len(sent), wire.MaxBody)
 	}
 	conn, err := d.Dial(ctx, wire.Port)
 	if err != nil {
 		return nil, nil, nil, broken(ctx, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
-	in, response, err := exchange(conn, method, path, content, upgrade)
+	in, response, err := exchange(conn, method, path, sent, upgrade)
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
@@ -100,8 +111,8 @@ func request(ctx context.Context, d Dialer, method, path string, body any, upgra
 	return conn, in, response, nil
 }
 
-func exchange(conn net.Conn, method, path string, content []byte, upgrade string) (*bufio.Reader, *http.Response, error) {
-	request, err := http.NewRequest(method, "http://agent"+path, bytes.NewReader(content))
+func exchange(conn net.Conn, method, path string, body []byte, upgrade string) (*bufio.Reader, *http.Response, error) {
+	request, err := http.NewRequest(method, "http://agent"+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -68,8 +67,11 @@ func (s *stream) dial(ctx context.Context) (*link, error) {
 		return nil, err
 	}
 	if response.StatusCode != http.StatusSwitchingProtocols {
-		text, _ := io.ReadAll(io.LimitReader(response.Body, wire.MaxBody))
+		text, err := content(ctx, conn, response)
 		conn.Close()
+		if err != nil {
+			return nil, err
+		}
 		return nil, refused(response.StatusCode, text)
 	}
 	l := &link{conn: conn, in: in, out: bufio.NewWriterSize(conn, 64<<10)}
