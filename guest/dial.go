@@ -66,12 +66,12 @@ func call(ctx context.Context, d Dialer, method, path string, body, answer any) 
 }
 
 // content reads an answer's body, at most as much of it as an agent sends. The body is not closed, as that would read the rest: the caller closes the connection.
-func content(ctx context.Context, conn net.Conn, response *http.Response) ([]byte, error) {
+func content(ctx context.Context, conn *line, response *http.Response) ([]byte, error) {
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	defer stop()
 	text, err := io.ReadAll(io.LimitReader(response.Body, wire.MaxBody+1))
 	if err != nil {
-		return nil, broken(ctx, ended(ctx, err))
+		return nil, broken(ctx, ended(ctx, conn.cause(err)))
 	}
 	if len(text) > wire.MaxBody {
 		return nil, fmt.Errorf("%w: a body of more than %d bytes", ErrAgent, wire.MaxBody)
@@ -83,7 +83,7 @@ func content(ctx context.Context, conn net.Conn, response *http.Response) ([]byt
 type verbatim []byte
 
 // request sends a request and reads the answer's header; the connection is the caller's. The error of a connection is errBroken, unless trying again is of no use.
-func request(ctx context.Context, d Dialer, method, path string, body any, upgrade string) (net.Conn, *bufio.Reader, *http.Response, error) {
+func request(ctx context.Context, d Dialer, method, path string, body any, upgrade string) (*line, *bufio.Reader, *http.Response, error) {
 	sent, raw := body.(verbatim)
 	if body != nil && !raw {
 		text, err := json.Marshal(body)
@@ -95,10 +95,11 @@ func request(ctx context.Context, d Dialer, method, path string, body any, upgra
 	if len(sent) > wire.MaxBody {
 		return nil, nil, nil, fmt.Errorf("%w: a request of %d bytes is more than the %d that the agent takes", microvm.ErrInvalid, len(sent), wire.MaxBody)
 	}
-	conn, err := d.Dial(ctx, wire.Port)
+	dialed, err := d.Dial(ctx, wire.Port)
 	if err != nil {
 		return nil, nil, nil, broken(ctx, err)
 	}
+	conn := &line{Conn: dialed}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	in, response, err := exchange(conn, method, path, sent, upgrade)
 	if !stop() && err == nil {
@@ -111,7 +112,7 @@ func request(ctx context.Context, d Dialer, method, path string, body any, upgra
 	return conn, in, response, nil
 }
 
-func exchange(conn net.Conn, method, path string, body []byte, upgrade string) (*bufio.Reader, *http.Response, error) {
+func exchange(conn *line, method, path string, body []byte, upgrade string) (*bufio.Reader, *http.Response, error) {
 	request, err := http.NewRequest(method, "http://agent"+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, nil, err
@@ -130,8 +131,34 @@ func exchange(conn net.Conn, method, path string, body []byte, upgrade string) (
 	limited := &io.LimitedReader{R: conn, N: maxHeader}
 	in := bufio.NewReaderSize(limited, maxHeader)
 	response, err := http.ReadResponse(in, request)
+	if err != nil && limited.N <= 0 {
+		return nil, nil, fmt.Errorf("%w: a header of more than %d bytes", ErrAgent, maxHeader)
+	}
+	if err != nil {
+		return nil, nil, conn.cause(err)
+	}
 	limited.N = 1 << 62 // what follows has bounds of its own
-	return in, response, err
+	return in, response, nil
+}
+
+// line is a connection that knows whether reading it failed. Only one goroutine reads.
+type line struct {
+	net.Conn
+	failed bool
+}
+
+func (l *line) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	l.failed = l.failed || err != nil
+	return n, err
+}
+
+// cause tells why an answer can't be read. Where the connection has not failed it is what the agent said, or how much of it: the next answer would be no better.
+func (l *line) cause(err error) error {
+	if l.failed {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrAgent, err)
 }
 
 // ended prefers the context's reason over what it did to the connection.

@@ -68,3 +68,33 @@ func TestAnswersAreBounded(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsNoAnswerIsNotAskedForAgain(t *testing.T) {
+	run := func(d guest.Dialer) error {
+		c := guest.Command(d, "x")
+		c.Stdin = strings.NewReader("")
+		return c.Run(t.Context())
+	}
+	exited := string(wire.Append(wire.Append(wire.Append(nil, wire.StdoutEnd, nil), wire.StderrEnd, nil), wire.Exited, []byte(`{"code":0}`)))
+	for name, tc := range map[string]struct {
+		answer, more string
+		ok           bool
+	}{
+		"an answer":                      {answer: switching + exited, ok: true},
+		"a header without end":           {answer: "HTTP/1.1 101 x\r\n", more: "A: b\r\n"},
+		"a line without end":             {answer: "HTTP/1.1 101 x\r\n", more: "A"},
+		"no HTTP":                        {answer: "SSH-2.0-OpenSSH\r\n\r\n"},
+		"a negative length":              {answer: "HTTP/1.1 500 x\r\nContent-Length: -1\r\n\r\n"},
+		"chunks that are none":           {answer: "HTTP/1.1 500 x\r\nTransfer-Encoding: chunked\r\n\r\n", more: "x\r\n"},
+		"more input than there was":      {answer: strings.Replace(switching, wire.HeaderStdin+": 0", wire.HeaderStdin+": 99", 1)},
+		"more input than there was, end": {answer: strings.Replace(switching, wire.HeaderStdin+": 0", wire.HeaderStdin+": 99", 1) + exited},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, asked := saying(tc.answer, tc.more)
+			err := within(t, func() error { return run(d) })
+			if (err == nil) != tc.ok || !tc.ok && !errors.Is(err, guest.ErrAgent) || asked.Load() != 1 {
+				t.Errorf("asked %d times, %v", asked.Load(), err)
+			}
+		})
+	}
+}

@@ -81,8 +81,24 @@ func (s *stream) dial(ctx context.Context) (*link, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.continues(l); err != nil {
+		conn.Close()
+		return nil, err
+	}
 	s.link = l
 	return l, nil
+}
+
+// continues refuses a connection on which standard input can't go on: no agent has more of it than was sent, or asks again for what it had. The first attachment to a
+// process begins wherever it is.
+func (s *stream) continues(l *link) error {
+	if !s.request.Stdin || s.request.Attach && s.link == nil {
+		return nil
+	}
+	if begin, end := s.input.Kept(); l.taken < begin || l.taken > end {
+		return fmt.Errorf("%w: it has %d bytes of the standard input, of which it was sent %d to %d", ErrAgent, l.taken, begin, end)
+	}
+	return nil
 }
 
 // read reads where the agent says that the process's streams are.

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 
@@ -57,9 +56,10 @@ func upgrade(ctx context.Context, d Dialer, path string, body any) (net.Conn, *b
 		return conn, in, nil
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	text, _ := io.ReadAll(io.LimitReader(response.Body, wire.MaxBody))
+	text, err := content(ctx, conn, response)
+	if err != nil {
+		return nil, nil, err
+	}
 	return nil, nil, refused(response.StatusCode, text)
 }
 
