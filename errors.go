@@ -26,7 +26,7 @@ var (
 	ErrInvalid = errors.New("invalid")
 	// ErrUnsupported is returned when the driver, the Firecracker binary or the host lacks what is asked.
 	ErrUnsupported = errors.New("unsupported")
-	// ErrIncompatible is returned when state on disk was made by something newer or for something else.
+	// ErrIncompatible is returned when state on disk, or a guest's agent, was made by something newer or for something else.
 	ErrIncompatible = errors.New("incompatible")
 )
 

@@ -19,7 +19,7 @@ type Health struct {
 	Features []string      // What it can do beyond version 1's first agent: docs/agent-protocol.md.
 }
 
-// GetHealth asks the agent.
+// GetHealth asks the agent: microvm.ErrIncompatible when its protocol is newer than this program's.
 func GetHealth(ctx context.Context, d Dialer) (Health, error) {
 	var h wire.Health
 	if err := call(ctx, d, "GET", wire.PathHealth, nil, &h); err != nil {
@@ -27,6 +27,9 @@ func GetHealth(ctx context.Context, d Dialer) (Health, error) {
 	}
 	if h.Protocol < 1 {
 		return Health{}, fmt.Errorf("health: %w: protocol %d", ErrAgent, h.Protocol)
+	}
+	if h.Protocol > wire.Version {
+		return Health{}, fmt.Errorf("health: %w: the agent's protocol is %d, and this program's %d (use a newer program)", microvm.ErrIncompatible, h.Protocol, wire.Version)
 	}
 	return Health{Protocol: h.Protocol, Ready: h.Ready, Uptime: h.Uptime, Features: h.Features}, nil
 }
@@ -45,18 +48,18 @@ func require(ctx context.Context, d Dialer, features ...string) error {
 	return nil
 }
 
-// explain returns ErrUnsupported for a failure whose reason is that the agent lacks a feature: it answers to no path that it does not know. So what it has costs no question.
+// explain returns ErrUnsupported for a failure whose reason is that the agent lacks a feature, or ErrIncompatible: it answers to no path that it does not know. So what it has costs no question.
 func explain(ctx context.Context, d Dialer, err error, feature string) error {
 	if !errors.Is(err, ErrAgent) {
 		return err
 	}
-	if reason := require(ctx, d, feature); errors.Is(reason, microvm.ErrUnsupported) {
+	if reason := require(ctx, d, feature); errors.Is(reason, microvm.ErrUnsupported) || errors.Is(reason, microvm.ErrIncompatible) {
 		return reason
 	}
 	return err
 }
 
-// Wait waits until the agent answers, or ctx ends, or the machine does: microvm.ErrExited, ErrState or ErrNotFound.
+// Wait waits until the agent answers, or ctx ends, or the machine does: microvm.ErrExited, ErrState or ErrNotFound. ErrIncompatible when its protocol is newer than this program's.
 func Wait(ctx context.Context, d Dialer) error {
 	const attempt = time.Second // a question that came too early for the guest's driver may get no answer
 	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
@@ -66,7 +69,8 @@ func Wait(ctx context.Context, d Dialer) error {
 		if err == nil {
 			return nil
 		}
-		if errors.Is(err, microvm.ErrExited) || errors.Is(err, microvm.ErrState) || errors.Is(err, microvm.ErrNotFound) || errors.Is(err, microvm.ErrUnsupported) {
+		if errors.Is(err, microvm.ErrExited) || errors.Is(err, microvm.ErrState) || errors.Is(err, microvm.ErrNotFound) || errors.Is(err, microvm.ErrUnsupported) ||
+			errors.Is(err, microvm.ErrIncompatible) {
 			return err
 		}
 		select {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/guest"
 	"github.com/tangle-network/microvm-runtime/internal/wire"
 )
@@ -96,5 +97,27 @@ func TestWhatIsNoAnswerIsNotAskedForAgain(t *testing.T) {
 				t.Errorf("asked %d times, %v", asked.Load(), err)
 			}
 		})
+	}
+}
+
+func TestANewerAgentIsRefused(t *testing.T) {
+	for protocol, want := range map[int]error{wire.Version: nil, wire.Version + 1: microvm.ErrIncompatible, 99: microvm.ErrIncompatible, 0: guest.ErrAgent} {
+		d, _ := saying(answer(http.StatusOK, fmt.Sprintf(`{"protocol": %d}`, protocol)), "")
+		for name, ask := range map[string]func() error{
+			"health": func() error { _, err := guest.GetHealth(t.Context(), d); return err },
+			"attach": func() error { return guest.Attach(d, "a").Start(t.Context()) },
+			"wait":   func() error { return guest.Wait(t.Context(), d) },
+		} {
+			if name == "attach" && want == nil || name == "wait" && want == guest.ErrAgent {
+				continue // it has no features; it may yet become an agent
+			}
+			err := within(t, ask)
+			if !errors.Is(err, want) {
+				t.Errorf("%s, protocol %d: %v, want %v", name, protocol, err, want)
+			}
+			if want == microvm.ErrIncompatible && err != nil && !strings.Contains(err.Error(), fmt.Sprintf("%d, and this program's %d", protocol, wire.Version)) {
+				t.Errorf("%s does not tell both versions: %v", name, err)
+			}
+		}
 	}
 }

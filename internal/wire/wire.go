@@ -16,7 +16,8 @@ import (
 const (
 	// Port is the vsock port that the agent listens on.
 	Port = 1024
-	// Version is the version of the protocol. An agent serves its own and all older ones.
+	// Version is the version of the protocol. A host goes on with an agent of its own or an older one, and refuses a newer: what that has in common with older ones can't
+	// be known. What an older side may ignore, or a host can look for, is a feature and no new version.
 	Version = 1
 	// Upgrade is the value of the header Upgrade with which HTTP becomes frames.
 	Upgrade = "microvm-stream/1"
