@@ -72,6 +72,9 @@ func OpenBook(dir string, lives func(id string) bool) (*Book, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_WRONLY|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600); err == nil { // else whoever locks it finds out
+		f.Close()
+	}
 	return &Book{dir: dir, device: info.Sys().(*syscall.Stat_t).Dev, lives: lives}, nil
 }
 
