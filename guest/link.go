@@ -62,6 +62,7 @@ func pause(ctx context.Context) error {
 
 func (s *stream) dial(ctx context.Context) (*link, error) {
 	s.request.Stdout, s.request.Stderr = s.stdout.got, s.stderr.got
+	s.request.Attempt++
 	conn, in, response, err := request(ctx, s.dialer, "POST", wire.PathExec, &s.request, wire.Upgrade)
 	if err != nil {
 		return nil, err

@@ -20,6 +20,8 @@ import (
 type attachment struct {
 	process *process
 	conn    net.Conn
+	nonce   string // whose it is
+	attempt uint64 // which one of theirs
 	from    wire.Attached
 	gone    atomic.Bool // nothing is sent any more
 
@@ -50,13 +52,18 @@ func (p *process) keeps(request *wire.Exec) error {
 	return nil
 }
 
-// adopt makes conn the process's connection, in place of an older one, and answers the host.
+// adopt makes conn the process's connection, in place of an older one, and answers the host. It returns nil when the host has made a later one already.
 func (p *process) adopt(conn net.Conn, request *wire.Exec) *attachment {
-	a := &attachment{process: p, conn: conn, out: bufio.NewWriterSize(conn, 128<<10)}
+	a := &attachment{process: p, conn: conn, nonce: request.Nonce, attempt: request.Attempt, out: bufio.NewWriterSize(conn, 128<<10)}
 	a.mu.Lock() // no frame comes before the answer
 	defer a.mu.Unlock()
 	p.mu.Lock()
 	before := p.attached
+	own := before != nil && a.nonce != "" && before.nonce == a.nonce
+	if own && before.attempt > a.attempt {
+		p.mu.Unlock()
+		return nil
+	}
 	p.attached = a
 	a.from = wire.Attached{Stdin: p.received, StdinOpen: p.stdin != nil && !p.inputEnded, TTY: p.terminal, Stdout: request.Stdout, Stderr: request.Stderr}
 	if request.Kept {
@@ -64,7 +71,10 @@ func (p *process) adopt(conn net.Conn, request *wire.Exec) *attachment {
 		a.from.Stderr, _ = p.stderr.Kept()
 	}
 	p.mu.Unlock()
-	if before != nil {
+	switch {
+	case own:
+		before.leave() // the host has left it already
+	case before != nil:
 		before.replaced()
 	}
 	text, _ := json.Marshal(a.from)

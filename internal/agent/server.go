@@ -143,7 +143,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Time{})
-	if p.adopt(conn, &request).serve(buffered.Reader) {
+	if a := p.adopt(conn, &request); a != nil && a.serve(buffered.Reader) {
 		s.forget(p)
 	}
 }

@@ -82,7 +82,10 @@ type Health struct {
 type Exec struct {
 	ID string `json:"id"` // Chosen by the host: see ValidID.
 	// Nonce is chosen at random by who starts the process, and the same when it asks again. A start under an id that is taken, with another nonce, is CodeExists.
-	Nonce   string   `json:"nonce,omitempty"`
+	Nonce string `json:"nonce,omitempty"`
+	// Attempt counts the connections of a nonce: one that comes late takes nothing from a later one.
+	Attempt uint64 `json:"attempt,omitempty"`
+
 	Argv    []string `json:"argv"`           // The program, looked for in PATH, and its arguments.
 	Env     []string `json:"env,omitempty"`  // NAME=VALUE, over the agent's defaults.
 	Dir     string   `json:"dir,omitempty"`  // Optional: the user's home, else "/".
