@@ -41,7 +41,8 @@ func run(ctx context.Context, args []string) int {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(createCommand(), startCommand(), execCommand(), attachCommand(), processesCommand(), runCommand(), forwardCommand(), envCommand(), secretCommand(), stopCommand(), pauseCommand(), resumeCommand(),
+	root.AddCommand(createCommand(), startCommand(), execCommand(), attachCommand(), processesCommand(), runCommand(),
+		forwardCommand(), envCommand(), secretCommand(), stopCommand(), pauseCommand(), resumeCommand(),
 		renameCommand(), trimCommand(), destroyCommand(), listCommand(), inspectCommand(), consoleCommand(), waitCommand(), eventsCommand(),
 		doctorCommand(), kernelCommand(), imageCommand(), purgeCommand(), setupCommand())
 	root.SetArgs(args)
