@@ -66,6 +66,7 @@ func run() error {
 	case err := <-served:
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
+		server.EndCopies()
 		return agent.Halt()
 	}
 }

@@ -48,7 +48,8 @@ type Server struct {
 	processes map[string]*process
 	tunnels   int
 	listeners map[string]*listener
-	closed    bool // no process is started any more, and no tunnel
+	copies    map[net.Conn]bool // of requests for files
+	closed    bool              // no process is started any more, no tunnel, and nothing copied
 	ending    context.Context
 	endAll    context.CancelFunc
 }
@@ -62,6 +63,7 @@ func New(options Options) *Server {
 		processes: map[string]*process{},
 		listeners: map[string]*listener{},
 		secrets:   secrets{dir: options.Secrets},
+		copies:    map[net.Conn]bool{},
 		flush:     syscall.Sync,
 		system:    system{setClock: setClock, addEntropy: addEntropy, setHostname: nameHost},
 	}
@@ -90,6 +92,9 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	mux.HandleFunc("POST "+wire.PathClock, s.clock)
 	mux.HandleFunc("POST "+wire.PathEntropy, s.entropy)
 	mux.HandleFunc("POST "+wire.PathHostname, s.hostname)
+	mux.HandleFunc("POST "+wire.PathFilesRead, s.readFiles)
+	mux.HandleFunc("POST "+wire.PathFilesWrite, s.writeFiles)
+	mux.HandleFunc("POST "+wire.PathFilesStat, s.statFile)
 	mux.HandleFunc("POST "+wire.PathSync, s.sync)
 	mux.HandleFunc("POST "+wire.PathShutdown, s.shutdown)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: s.log}
@@ -207,13 +212,18 @@ var statusOf = map[string]int{
 	wire.CodeInvalid: http.StatusBadRequest, wire.CodeNotFound: http.StatusNotFound, wire.CodeDenied: http.StatusForbidden,
 	wire.CodeBusy: http.StatusTooManyRequests, wire.CodeExists: http.StatusConflict, wire.CodeGone: http.StatusGone, wire.CodeInternal: http.StatusInternalServerError,
 	wire.CodeRefused: http.StatusBadGateway, wire.CodeNoAnswer: http.StatusGatewayTimeout,
+	wire.CodeFull: http.StatusInsufficientStorage,
+}
+
+func codeOf(err error) string {
+	if refused := (*requestError)(nil); errors.As(err, &refused) {
+		return refused.code
+	}
+	return wire.CodeInternal
 }
 
 func fail(w http.ResponseWriter, err error) {
-	code := wire.CodeInternal
-	if refused := (*requestError)(nil); errors.As(err, &refused) {
-		code = refused.code
-	}
+	code := codeOf(err)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(statusOf[code])
 	json.NewEncoder(w).Encode(wire.Error{Code: code, Message: err.Error()})

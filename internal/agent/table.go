@@ -102,6 +102,9 @@ func (s *Server) end() {
 	s.mu.Lock()
 	s.closed = true
 	all := slices.Collect(maps.Values(s.processes))
+	for conn := range s.copies {
+		conn.Close()
+	}
 	s.mu.Unlock()
 	s.endAll()
 	var ending sync.WaitGroup

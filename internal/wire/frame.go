@@ -11,7 +11,7 @@ import (
 type Kind byte
 
 // The kinds of frames. Host to guest: Stdin, StdinEnd, AckStdout, AckStderr, Done, Resize. Guest to host: Stdout, Stderr, StdoutEnd, StderrEnd, AckStdin, Exited, Replaced,
-// Incoming. Both ways, of a tunnel: Data, DataEnd.
+// Incoming, Copied. Both ways, of a tunnel or a copy: Data, DataEnd.
 const (
 	Stdin     Kind = 1  // Payload is data.
 	StdinEnd  Kind = 2  // There is no more. Empty.
@@ -26,9 +26,10 @@ const (
 	Done      Kind = 11 // The host has all; the agent may forget the process. Empty.
 	Replaced  Kind = 12 // Another connection has attached to the process, and this one ends. Empty.
 	Resize    Kind = 13 // The terminal's window. Payload is rows and columns, 2 bytes each.
-	Data      Kind = 14 // Of a tunnel. Payload is data.
-	DataEnd   Kind = 15 // This side of the tunnel sends no more. Empty.
+	Data      Kind = 14 // Of a tunnel, or a part of a copy. Payload is data.
+	DataEnd   Kind = 15 // This side of the tunnel sends no more, or the host has sent all of a copy. Empty.
 	Incoming  Kind = 16 // A connection has come to a listener. Payload is 8 bytes: what Accept asks for.
+	Copied    Kind = 17 // The agent has sent or taken all of a copy, or can't. Payload is a CopiedResult in JSON.
 )
 
 const (
@@ -36,7 +37,7 @@ const (
 	MaxPayload = 64 << 10
 	// HeaderSize is how many bytes a frame has before its payload.
 	HeaderSize = 5
-	lastKind   = Incoming
+	lastKind   = Copied
 )
 
 // ErrFrame is returned for bytes that are no frame.

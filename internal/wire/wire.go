@@ -67,7 +67,7 @@ const (
 // Features returns all of this version.
 func Features() []string {
 	return []string{FeatureAttach, FeatureDetached, FeatureNonce, FeatureProcesses, FeatureUsage, FeatureTTY, FeatureDial, FeatureListen,
-		FeatureEnv, FeatureSecrets, FeatureMetadata, FeatureClock, FeatureEntropy, FeatureHostname}
+		FeatureEnv, FeatureSecrets, FeatureMetadata, FeatureClock, FeatureEntropy, FeatureHostname, FeatureCopy}
 }
 
 // Health is the answer to GET PathHealth.
@@ -192,6 +192,7 @@ const (
 	CodeGone     = "gone"      // What was asked for is not kept any more, or was never there.
 	CodeRefused  = "refused"   // Nobody listens where Dial leads.
 	CodeNoAnswer = "no_answer" // What is dialled can't be reached, or says nothing.
+	CodeFull     = "full"      // A file system of the guest has no room.
 	CodeInternal = "internal"
 )
 

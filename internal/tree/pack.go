@@ -1,0 +1,206 @@
+package tree
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// PackOptions are the options of Pack.
+type PackOptions struct {
+	Name    string // What the path is called in the tar; what is below it begins with that. "." is good for a directory.
+	Follow  bool   // Take what a symbolic link leads to: of the path itself, not of what is below.
+	Devices bool   // Take devices and named pipes too; without it they are an error. Sockets are left out.
+}
+
+// Pack writes what is at a path as a tar: directories before what is in them, in the order of names.
+func Pack(ctx context.Context, w io.Writer, at string, o PackOptions) (Progress, error) {
+	stat := os.Lstat
+	if o.Follow {
+		stat = os.Stat
+	}
+	info, err := stat(at)
+	if err != nil {
+		return Progress{}, err
+	}
+	dir, name := at, "."
+	if !info.IsDir() {
+		if o.Follow {
+			if at, err = filepath.EvalSymlinks(at); err != nil {
+				return Progress{}, err
+			}
+		}
+		dir, name = filepath.Split(filepath.Clean(at))
+	}
+	root, err := os.OpenRoot(filepath.Clean(dir))
+	if err != nil {
+		return Progress{}, err
+	}
+	defer root.Close()
+	p := &packer{ctx: ctx, root: root, tar: tar.NewWriter(ended{ctx: ctx, w: w}), o: o, seen: map[inode]string{}}
+	if err := p.add(name, o.Name); err != nil {
+		return p.progress, err
+	}
+	return p.progress, p.tar.Close()
+}
+
+// packer packs what is below a root.
+type packer struct {
+	ctx      context.Context
+	root     *os.Root
+	tar      *tar.Writer
+	o        PackOptions
+	seen     map[inode]string // the first name of a file that has several
+	progress Progress
+}
+
+// inode tells files apart that have several names.
+type inode struct{ device, number uint64 }
+
+// add adds a file, and what is below it.
+func (p *packer) add(name, as string) error {
+	if p.ctx.Err() != nil {
+		return context.Cause(p.ctx)
+	}
+	p.progress.File = name
+	info, err := p.root.Lstat(name)
+	if err != nil {
+		return err
+	}
+	header, err := p.header(info, name, as)
+	if header == nil || err != nil {
+		return err
+	}
+	switch header.Typeflag {
+	case tar.TypeReg:
+		err = p.content(header, info, name)
+	case tar.TypeDir:
+		return p.directory(header, name, as)
+	default:
+		err = p.tar.WriteHeader(header)
+	}
+	if err == nil {
+		p.progress.Files++
+	}
+	return err
+}
+
+// header returns what the tar says of a file; nil for one that is left out.
+func (p *packer) header(info fs.FileInfo, name, as string) (*tar.Header, error) {
+	if info.Mode()&fs.ModeSocket != 0 {
+		return nil, nil // nobody would listen
+	}
+	if info.Mode()&(fs.ModeDevice|fs.ModeNamedPipe|fs.ModeIrregular) != 0 && !p.o.Devices {
+		return nil, &fs.PathError{Op: "copy", Path: name, Err: fmt.Errorf("%w: it is a device or a named pipe", ErrUnsafe)}
+	}
+	target := ""
+	if info.Mode()&fs.ModeSymlink != 0 {
+		var err error
+		if target, err = p.root.Readlink(name); err != nil {
+			return nil, err
+		}
+	}
+	header, err := tar.FileInfoHeader(info, target)
+	if err != nil {
+		return nil, err
+	}
+	header.Name, header.Format, header.Uname, header.Gname = as, tar.FormatPAX, "", ""
+	header.AccessTime, header.ChangeTime = time.Time{}, time.Time{}
+	if info.IsDir() {
+		header.Name += "/"
+	}
+	if key, ok := linked(info); ok {
+		if first, ok := p.seen[key]; ok {
+			header.Typeflag, header.Linkname, header.Size = tar.TypeLink, first, 0
+		} else {
+			p.seen[key] = as
+		}
+	}
+	return header, nil
+}
+
+// directory adds a directory and what is in it.
+func (p *packer) directory(header *tar.Header, name, as string) error {
+	dir, err := p.open(name, nil)
+	if err != nil {
+		return err
+	}
+	names, err := dir.Readdirnames(-1)
+	readXattrs(header, dir)
+	dir.Close()
+	if err != nil {
+		return &fs.PathError{Op: "read", Path: name, Err: cause(err)}
+	}
+	if err := p.tar.WriteHeader(header); err != nil {
+		return err
+	}
+	p.progress.Files++
+	slices.Sort(names)
+	for _, one := range names {
+		if err := p.add(join(name, one), as+"/"+one); err != nil && !(errors.Is(err, fs.ErrNotExist) && p.gone(join(name, one))) {
+			return err
+		}
+	}
+	return nil
+}
+
+// gone says that a file was removed while its directory was read, which is nobody's error.
+func (p *packer) gone(name string) bool {
+	_, err := p.root.Lstat(name)
+	return errors.Is(err, fs.ErrNotExist) && p.progress.File == name
+}
+
+// open opens a file that was looked at, without waiting for anybody; info, when it is not nil, says which it must be.
+func (p *packer) open(name string, info fs.FileInfo) (*os.File, error) {
+	f, err := p.root.OpenFile(name, os.O_RDONLY|noWait, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info != nil {
+		if now, err := f.Stat(); err != nil || !os.SameFile(info, now) {
+			f.Close()
+			return nil, &fs.PathError{Op: "copy", Path: name, Err: errors.New("another file was put in its place meanwhile")}
+		}
+	}
+	return f, nil
+}
+
+// content adds a regular file: as many bytes as it had when it was looked at.
+func (p *packer) content(header *tar.Header, info fs.FileInfo, name string) error {
+	f, err := p.open(name, info)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	readXattrs(header, f)
+	if err := p.tar.WriteHeader(header); err != nil {
+		return err
+	}
+	n, err := io.CopyN(p.tar, f, header.Size)
+	p.progress.Bytes += n
+	if err == io.EOF {
+		err = errors.New("it became shorter while it was read")
+	}
+	if err != nil {
+		return &fs.PathError{Op: "copy", Path: name, Err: cause(err)}
+	}
+	return nil
+}
+
+// cause takes the name off an error that another name is put on.
+func cause(err error) error {
+	if named := (*fs.PathError)(nil); errors.As(err, &named) {
+		return named.Err
+	}
+	if named := (*os.LinkError)(nil); errors.As(err, &named) {
+		return named.Err
+	}
+	return err
+}
