@@ -178,6 +178,7 @@ func refused(status int, text []byte) error {
 	sentinel := map[string]error{
 		wire.CodeNotFound: ErrNotFound, wire.CodeDenied: ErrDenied, wire.CodeBusy: microvm.ErrBusy, wire.CodeInvalid: microvm.ErrInvalid,
 		wire.CodeExists: microvm.ErrExists, wire.CodeGone: ErrGone, wire.CodeRefused: syscall.ECONNREFUSED, wire.CodeNoAnswer: microvm.ErrNoAnswer,
+		wire.CodeFull: syscall.ENOSPC,
 	}[e.Code]
 	if sentinel == nil {
 		return fmt.Errorf("the guest's agent: %s", clean(e.Message))

@@ -55,7 +55,7 @@ func execCommand() *cobra.Command {
 
 // run executes args in the guest, with this process's streams.
 func (f *execFlags) run(ctx context.Context, vm *microvm.VM, args []string) error {
-	if err := hasAgent(ctx, vm); err != nil {
+	if err := hasAgent(ctx, vm, "execute in"); err != nil {
 		return err
 	}
 	c := guest.Command(vm, args[0], args[1:]...)
@@ -135,13 +135,13 @@ func passSignals(ctx context.Context, c *guest.Cmd) error {
 }
 
 // hasAgent refuses a machine without an agent: nobody would ever answer.
-func hasAgent(ctx context.Context, vm *microvm.VM) error {
+func hasAgent(ctx context.Context, vm *microvm.VM, verb string) error {
 	info, err := vm.Info(ctx)
 	if err != nil {
 		return err
 	}
 	if !info.Agent {
-		return fmt.Errorf("execute in %s: %w: it has no guest agent (create it with --image)", info.Name, microvm.ErrUnsupported)
+		return fmt.Errorf("%s %s: %w: it has no guest agent (create it with --image)", verb, info.Name, microvm.ErrUnsupported)
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func run(ctx context.Context, args []string) int {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(createCommand(), startCommand(), execCommand(), attachCommand(), processesCommand(), runCommand(),
+	root.AddCommand(createCommand(), startCommand(), execCommand(), copyCommand(), attachCommand(), processesCommand(), runCommand(),
 		forwardCommand(), envCommand(), secretCommand(), stopCommand(), pauseCommand(), resumeCommand(),
 		renameCommand(), trimCommand(), destroyCommand(), listCommand(), inspectCommand(), consoleCommand(), waitCommand(), eventsCommand(),
 		doctorCommand(), kernelCommand(), imageCommand(), purgeCommand(), setupCommand())

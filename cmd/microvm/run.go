@@ -107,7 +107,7 @@ func (f *runFlags) run(ctx context.Context, rt *microvm.Runtime, args []string) 
 	if !f.keep {
 		defer func() { err = errors.Join(err, destroyLate(ctx, vm)) }()
 	}
-	if err := hasAgent(ctx, vm); err != nil {
+	if err := hasAgent(ctx, vm, "execute in"); err != nil {
 		return err
 	}
 	info, err := vm.Info(ctx)

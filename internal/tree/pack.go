@@ -194,13 +194,23 @@ func (p *packer) content(header *tar.Header, info fs.FileInfo, name string) erro
 	return nil
 }
 
-// cause takes the name off an error that another name is put on.
+// escapes is what os.Root says of a name that leads out; it has no error to test for.
+const escapes = "path escapes from parent"
+
+// cause takes the names off an error that another name is put on.
 func cause(err error) error {
-	if named := (*fs.PathError)(nil); errors.As(err, &named) {
-		return named.Err
+	for err != nil {
+		named, linked := (*fs.PathError)(nil), (*os.LinkError)(nil)
+		switch {
+		case errors.As(err, &named):
+			err = named.Err
+		case errors.As(err, &linked):
+			err = linked.Err
+		case err.Error() == escapes:
+			return fmt.Errorf("%w: it leads out of the target", ErrUnsafe)
+		default:
+			return err
+		}
 	}
-	if named := (*os.LinkError)(nil); errors.As(err, &named) {
-		return named.Err
-	}
-	return err
+	return nil
 }

@@ -125,7 +125,7 @@ func (u *unpacker) single(at place, header *tar.Header) error {
 func (u *unpacker) tree(at place, header *tar.Header) error {
 	root, err := openTarget(at)
 	if err != nil {
-		return err
+		return fmt.Errorf("%q: %w", at.path, cause(err))
 	}
 	defer root.Close()
 	u.root = root

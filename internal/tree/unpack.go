@@ -125,7 +125,7 @@ func (u *unpacker) make(header *tar.Header, name string) error {
 		err = fmt.Errorf("%w: it is of type %q", ErrUnsafe, header.Typeflag)
 	}
 	if err != nil {
-		return &fs.PathError{Op: "copy", Path: short(name), Err: cause(err)}
+		return fmt.Errorf("%q: %w", short(name), cause(err))
 	}
 	u.progress.Files++
 	return nil
@@ -271,7 +271,7 @@ func (u *unpacker) mode(header *tar.Header) fs.FileMode {
 func (u *unpacker) finish() (first error) {
 	for _, header := range slices.Backward(u.dirs) {
 		if err := u.finishOne(header); err != nil && first == nil {
-			first = &fs.PathError{Op: "copy", Path: short(header.Name), Err: cause(err)}
+			first = fmt.Errorf("%q: %w", short(header.Name), cause(err))
 		}
 	}
 	return first

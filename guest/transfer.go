@@ -1,0 +1,175 @@
+package guest
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/tangle-network/microvm-runtime/internal/wire"
+)
+
+// maxRest bounds what an agent may send behind the end of a tar.
+const maxRest = 1 << 20
+
+// upgrade makes a connection for one copy.
+func upgrade(ctx context.Context, d Dialer, path string, body any) (net.Conn, *bufio.Reader, error) {
+	if err := require(ctx, d, wire.FeatureCopy); err != nil {
+		return nil, nil, err
+	}
+	conn, in, response, err := request(ctx, d, "POST", path, body, wire.Upgrade)
+	if err != nil {
+		return nil, nil, err
+	}
+	if response.StatusCode != http.StatusSwitchingProtocols {
+		stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
+		text, _ := io.ReadAll(io.LimitReader(response.Body, wire.MaxBody))
+		stop()
+		conn.Close()
+		return nil, nil, refused(response.StatusCode, text)
+	}
+	return conn, in, nil
+}
+
+// outcome makes an error of how an agent says that a copy has ended.
+func outcome(text []byte) (*wire.CopiedResult, error) {
+	var result wire.CopiedResult
+	if err := json.Unmarshal(text, &result); err != nil {
+		return nil, fmt.Errorf("%w: how the copy ended: %w", ErrAgent, err)
+	}
+	result.File = clean(result.File)
+	if result.Error == nil {
+		return &result, nil
+	}
+	body, err := json.Marshal(result.Error)
+	if err != nil {
+		return nil, err
+	}
+	return &result, refused(0, body)
+}
+
+// download is what an agent sends. It ends with the agent's own word that it was all, and with nothing else.
+type download struct {
+	ctx   context.Context
+	conn  net.Conn
+	data  *wire.DataReader
+	stop  func() bool
+	ended error
+}
+
+// receive asks for files. The end of ctx ends the download.
+func receive(ctx context.Context, d Dialer, request wire.FilesRead) (*download, error) {
+	conn, in, err := upgrade(ctx, d, wire.PathFilesRead, &request)
+	if err != nil {
+		return nil, err
+	}
+	return &download{ctx: ctx, conn: conn, data: wire.NewDataReader(in, wire.Copied), stop: context.AfterFunc(ctx, func() { conn.Close() })}, nil
+}
+
+// Read returns io.EOF only when the agent has said that it was all.
+func (d *download) Read(p []byte) (int, error) {
+	if d.ended != nil {
+		return 0, d.ended
+	}
+	n, err := d.data.Read(p)
+	switch {
+	case err == nil:
+		return n, nil
+	case err == io.EOF:
+		_, d.ended = outcome(d.data.Last())
+		if d.ended == nil {
+			d.ended = io.EOF
+		}
+	case errors.Is(err, wire.ErrFrame):
+		d.ended = fmt.Errorf("%w: %w", ErrAgent, err)
+	default:
+		d.ended = fmt.Errorf("%w: %w", errBroken, err)
+		if cause := context.Cause(d.ctx); cause != nil {
+			d.ended = cause
+		}
+	}
+	return n, d.ended
+}
+
+// drain waits for the agent's word behind the end of a tar.
+func (d *download) drain() error {
+	n, err := io.Copy(io.Discard, io.LimitReader(d, maxRest))
+	if err == nil && n == maxRest {
+		err = fmt.Errorf("%w: more behind the end of a tar", ErrAgent)
+	}
+	return err
+}
+
+// Close ends the download, also one that is not at its end.
+func (d *download) Close() error {
+	d.stop()
+	return d.conn.Close()
+}
+
+// send sends a tar, and waits for how it ended: the agent's word when there is one. An agent that can't go on says so while it is sent to. With wait, produce has returned when
+// send does; else an end that comes early leaves it behind in a Read that nobody can end.
+func send(ctx context.Context, d Dialer, request *wire.FilesWrite, wait bool, produce func(context.Context, io.Writer) error) (*wire.CopiedResult, error) {
+	conn, in, err := upgrade(ctx, d, wire.PathFilesWrite, request)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	sending, cancel := context.WithCancel(ctx)
+	defer cancel()
+	produced := make(chan error, 1)
+	go supply(sending, conn, produce, produced)
+	result, err := await(in)
+	cancel()
+	conn.Close()
+	var own error
+	if wait {
+		own = <-produced
+	} else {
+		select {
+		case own = <-produced:
+		default:
+		}
+	}
+	if result == nil {
+		err = ended(ctx, cmp.Or(own, err))
+	}
+	return result, err
+}
+
+// supply sends what produce writes, and says what of that is not the connection's fault. A source that fails ends the connection: the agent must not take a part for all.
+func supply(ctx context.Context, conn net.Conn, produce func(context.Context, io.Writer) error, produced chan<- error) {
+	out := wire.NewDataWriter(conn)
+	err := produce(ctx, out)
+	switch {
+	case out.Err() != nil:
+		produced <- nil // what the agent says of it is the reason, or that it is gone
+	case err != nil:
+		produced <- err
+		conn.Close()
+	default:
+		out.End(wire.DataEnd, nil)
+		produced <- nil
+	}
+}
+
+// await waits for the agent's word.
+func await(in *bufio.Reader) (*wire.CopiedResult, error) {
+	frame, err := wire.NewReader(in).Read()
+	switch {
+	case errors.Is(err, wire.ErrFrame):
+		return nil, fmt.Errorf("%w: %w", ErrAgent, err)
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errBroken, err)
+	case frame.Kind != wire.Copied:
+		return nil, fmt.Errorf("%w: kind %d for how the copy ended", ErrAgent, frame.Kind)
+	}
+	return outcome(frame.Payload)
+}
