@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http/httptest"
@@ -33,6 +34,7 @@ func TestLabCommands(t *testing.T) {
 		t.Errorf("standard output %q, standard error %q", stdout, stderr)
 	}
 	expect(t, 128+9, "exec", "one", "sh", "-c", "kill -9 $$")
+	copies(t)
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		signalled(t, signal)
 	}
@@ -135,4 +137,27 @@ func signalled(t *testing.T, signal syscall.Signal) {
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 128+int(signal) {
 		t.Errorf("after %v: %v, want status %d", signal, err, 128+int(signal))
 	}
+}
+
+// copies copies a tree into the guest and back, as files and as a tar.
+func copies(t *testing.T) {
+	t.Helper()
+	from, to := t.TempDir(), t.TempDir()
+	content := strings.Repeat("content\n", 1<<17)
+	if err := errors.Join(os.MkdirAll(from+"/tree/below", 0o700), os.WriteFile(from+"/tree/below/f", []byte(content), 0o640), os.Symlink("below/f", from+"/tree/link")); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, 0, "cp", from+"/tree", "one:/root/")
+	if stdout, _ := expect(t, 0, "exec", "one", "stat", "-L", "-c", "%a %u %s", "/root/tree/link"); stdout != fmt.Sprintf("640 0 %d\n", len(content)) {
+		t.Errorf("in the guest is %q", stdout)
+	}
+	expect(t, 0, "cp", "one:/root/tree", to+"/back")
+	if text, err := os.ReadFile(to + "/back/link"); err != nil || string(text) != content {
+		t.Errorf("%d bytes came back, %v", len(text), err)
+	}
+	tarred, _ := expect(t, 0, "cp", "one:/root/tree/below/f", "-")
+	if !strings.Contains(tarred, content) {
+		t.Errorf("a tar of %d bytes came", len(tarred))
+	}
+	expect(t, 125, "cp", "one:/nowhere", to)
 }

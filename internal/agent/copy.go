@@ -52,7 +52,7 @@ func (s *Server) readFiles(w http.ResponseWriter, r *http.Request) {
 			n, err := io.Copy(c.out, f)
 			return tree.Progress{Bytes: n, File: at}, err
 		}
-		return tree.Pack(ctx, c.out, at, tree.PackOptions{Name: request.Name, Follow: follow, Devices: request.Devices})
+		return s.pack(ctx, c.out, at, tree.PackOptions{Name: request.Name, Follow: follow, Devices: request.Devices})
 	})
 }
 
@@ -109,9 +109,9 @@ func (s *Server) writeFiles(w http.ResponseWriter, r *http.Request) {
 	}
 	s.stream(w, r, func(ctx context.Context, c *copying) (tree.Progress, error) {
 		data := wire.NewDataReader(c.in, wire.DataEnd)
-		put := tree.Put
+		put := s.put
 		if request.Tar {
-			put = tree.Unpack
+			put = s.unpack
 		}
 		progress, err := put(ctx, data, request.Path, o)
 		if err == nil {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tangle-network/microvm-runtime/internal/tree"
 	"github.com/tangle-network/microvm-runtime/internal/wire"
 )
 
@@ -72,6 +73,12 @@ func post(path, header, body string) string {
 	return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: agent\r\n%sContent-Length: %d\r\n\r\n%s", path, header, len(body), body)
 }
 
+// taken takes files, and makes none.
+func taken(_ context.Context, r io.Reader, target string, _ tree.PutOptions) (tree.Progress, error) {
+	n, err := io.Copy(io.Discard, r)
+	return tree.Progress{Bytes: n, File: target}, err
+}
+
 // FuzzHost is a host that sends what it wants.
 func FuzzHost(f *testing.F) {
 	upgrade := "Connection: Upgrade\r\nUpgrade: " + wire.Upgrade + "\r\n"
@@ -83,6 +90,10 @@ func FuzzHost(f *testing.F) {
 		post(wire.PathExec, "", `{"id":"a","argv":["true"],"detached":true}`) + "GET /v1/processes HTTP/1.1\r\nHost: agent\r\n\r\n" +
 			post(wire.PathExec, upgrade, `{"id":"a","attach":true,"kept":true,"nonce":"b"}`),
 		post(wire.PathExec, upgrade, `{"id":"a","argv":["true"],"user":":","dir":"\u0000"}`), post(wire.PathSignal, "", `{"id":"a","signal":-1}`),
+		post(wire.PathFilesWrite, upgrade, `{"path":"/a","tar":true}`) + string(wire.Append(wire.Append(nil, wire.Data, []byte("data")), wire.DataEnd, nil)),
+		post(wire.PathFilesWrite, upgrade, `{"path":"/a","name":"../a","contents":true}`) + string(wire.Append(nil, wire.Stdin, nil)),
+		post(wire.PathFilesRead, upgrade, `{"path":"/","name":"a"}`), post(wire.PathFilesRead, upgrade, `{"path":"/proc/self/stat","raw":true}`) + "more",
+		post(wire.PathFilesStat, "", `{"path":"/","follow":true}`), post(wire.PathFilesStat, "", `{"path":"a\u0000"}`),
 		post(wire.PathShutdown, "", "{}") + post(wire.PathSync, "", "{}"), strings.Repeat("GET / HTTP/1.1\r\n", 100),
 		post(wire.PathDial, upgrade, `{"target":"a:1"}`) + string(wire.Append(wire.Append(nil, wire.Data, []byte("in")), wire.DataEnd, nil)), post(wire.PathAccept, upgrade, `{"id":"a","number":1}`),
 		post(wire.PathEnv, "", `{"set":{"A":"b","B":""}}`) + exec, "GET /v1/secrets HTTP/1.1\r\nHost: agent\r\n\r\n", "PUT /v1/secrets/%2e%2e HTTP/1.1\r\nHost: agent\r\nContent-Length: 1\r\n\r\na",
@@ -96,6 +107,9 @@ func FuzzHost(f *testing.F) {
 			own, theirs := net.Pipe()
 			go func() { io.Copy(own, own); own.Close() }()
 			return theirs, nil
+		s.put, s.unpack, s.pack = taken, taken, func(_ context.Context, w io.Writer, at string, _ tree.PackOptions) (tree.Progress, error) {
+			n, err := io.WriteString(w, at)
+			return tree.Progress{Bytes: int64(n)}, err
 		}
 		listener := &single{make(chan net.Conn), make(chan struct{})}
 		ctx, stop := context.WithCancel(t.Context())

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tangle-network/microvm-runtime/internal/tree"
 	"github.com/tangle-network/microvm-runtime/internal/wire"
 )
 
@@ -42,6 +43,9 @@ type Server struct {
 	flush  func()
 	system system
 	dialer func(ctx context.Context, network, address string) (net.Conn, error)
+	pack   func(ctx context.Context, w io.Writer, at string, o tree.PackOptions) (tree.Progress, error)
+	put    func(ctx context.Context, r io.Reader, target string, o tree.PutOptions) (tree.Progress, error)
+	unpack func(ctx context.Context, r io.Reader, dir string, o tree.PutOptions) (tree.Progress, error)
 	log    *log.Logger // of the HTTP server; nil is standard error
 
 	mu        sync.Mutex
@@ -66,6 +70,9 @@ func New(options Options) *Server {
 		copies:    map[net.Conn]bool{},
 		flush:     syscall.Sync,
 		system:    system{setClock: setClock, addEntropy: addEntropy, setHostname: nameHost},
+		pack:      tree.Pack,
+		put:       tree.Put,
+		unpack:    tree.Unpack,
 	}
 	s.ending, s.endAll = context.WithCancel(context.Background())
 	s.launch, s.dialer = s.start, new(net.Dialer).DialContext

@@ -26,7 +26,9 @@ type entry struct {
 	content string
 }
 
-func dir(name string) entry { return entry{tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: 0o755}, ""} }
+func dir(name string) entry {
+	return entry{tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: 0o755}, ""}
+}
 
 func file(name, content string) entry {
 	return entry{tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(content))}, content}
