@@ -1,4 +1,4 @@
-// Package guest executes commands in a microVM, through the agent that boots its image.
+// Package guest executes commands in a microVM and copies files, through the agent that boots its image.
 //
 //	out, err := guest.Command(vm, "python3", "-c", "print(6*7)").Output(ctx)
 //
@@ -16,8 +16,15 @@
 //
 // [DialTCP] and [Forward] reach what listens in the guest, [Listen] and [ForwardBack] let it reach the host, without a network. [SetEnv] and [SetSecret] give commands what
 // they are to know. [SetClock], [AddEntropy] and [SetHostname] are for machines that were restored.
+// # Files
+//
+// [CopyTo] and [CopyFrom] copy files and trees as cp -a does; [ReadTar] and [WriteTar] are the streams below them, and [ReadFile], [WriteFile] and [Stat] are for one file. The host trusts
+// nothing that a guest sends: CopyFrom writes below its destination and nowhere else, and no more than CopyOptions.MaxBytes.
 //
 // # Caveats
+//
+// A copy whose connection breaks is a [CopyError] that says how far it came. It is not gone on with: begin it again, with CopyOptions.Exact. Times of symbolic links are not kept, and holes are
+// filled. A path through an absolute symbolic link in a WriteTar's directory is refused, also where the link does not lead out.
 //
 // A connection that breaks, as all do when the machine is snapshotted, is made again where it was: the command goes on, and no byte is lost or doubled.
 //

@@ -2,7 +2,7 @@
 
 // Package agent is the guest's side of package wire.
 //
-// There are only two things: a [Server], which executes commands for the host, and [Boot], which makes a running system of a kernel, a read-only base and an empty
+// There are only two things: a [Server], which executes commands and copies files for the host, and [Boot], which makes a running system of a kernel, a read-only base and an empty
 // layer when the agent is the first process.
 //
 // # Caveats
