@@ -16,6 +16,7 @@
 //
 // [DialTCP] and [Forward] reach what listens in the guest, [Listen] and [ForwardBack] let it reach the host, without a network. [SetEnv] and [SetSecret] give commands what
 // they are to know. [SetClock], [AddEntropy] and [SetHostname] are for machines that were restored.
+//
 // # Files
 //
 // [CopyTo] and [CopyFrom] copy files and trees as cp -a does; [ReadTar] and [WriteTar] are the streams below them, and [ReadFile], [WriteFile] and [Stat] are for one file. The host trusts

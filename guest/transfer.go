@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"time"
 
 	"github.com/tangle-network/microvm-runtime/internal/wire"
 )
@@ -18,23 +16,12 @@ import (
 // maxRest bounds what an agent may send behind the end of a tar.
 const maxRest = 1 << 20
 
-// upgrade makes a connection for one copy.
-func upgrade(ctx context.Context, d Dialer, path string, body any) (net.Conn, *bufio.Reader, error) {
+// transfer makes a connection for one copy.
+func transfer(ctx context.Context, d Dialer, path string, body any) (net.Conn, *bufio.Reader, error) {
 	if err := require(ctx, d, wire.FeatureCopy); err != nil {
 		return nil, nil, err
 	}
-	conn, in, response, err := request(ctx, d, "POST", path, body, wire.Upgrade)
-	if err != nil {
-		return nil, nil, err
-	}
-	if response.StatusCode != http.StatusSwitchingProtocols {
-		stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
-		text, _ := io.ReadAll(io.LimitReader(response.Body, wire.MaxBody))
-		stop()
-		conn.Close()
-		return nil, nil, refused(response.StatusCode, text)
-	}
-	return conn, in, nil
+	return upgrade(ctx, d, path, body)
 }
 
 // outcome makes an error of how an agent says that a copy has ended.
@@ -65,7 +52,7 @@ type download struct {
 
 // receive asks for files. The end of ctx ends the download.
 func receive(ctx context.Context, d Dialer, request wire.FilesRead) (*download, error) {
-	conn, in, err := upgrade(ctx, d, wire.PathFilesRead, &request)
+	conn, in, err := transfer(ctx, d, wire.PathFilesRead, &request)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +102,7 @@ func (d *download) Close() error {
 // send sends a tar, and waits for how it ended: the agent's word when there is one. An agent that can't go on says so while it is sent to. With wait, produce has returned when
 // send does; else an end that comes early leaves it behind in a Read that nobody can end.
 func send(ctx context.Context, d Dialer, request *wire.FilesWrite, wait bool, produce func(context.Context, io.Writer) error) (*wire.CopiedResult, error) {
-	conn, in, err := upgrade(ctx, d, wire.PathFilesWrite, request)
+	conn, in, err := transfer(ctx, d, wire.PathFilesWrite, request)
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ func envCommand() *cobra.Command {
 				return usageError{err}
 			}
 			return vmVerb(func(ctx context.Context, vm *microvm.VM, _ []string) error {
-				if err := hasAgent(ctx, vm); err != nil {
+				if err := hasAgent(ctx, vm, "execute in"); err != nil {
 					return err
 				}
 				return guest.SetEnv(ctx, vm, set)

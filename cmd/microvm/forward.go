@@ -27,7 +27,7 @@ func forwardCommand() *cobra.Command {
 				return usageError{err}
 			}
 			return vmVerb(func(ctx context.Context, vm *microvm.VM, _ []string) error {
-				if err := hasAgent(ctx, vm); err != nil {
+				if err := hasAgent(ctx, vm, "execute in"); err != nil {
 					return err
 				}
 				return forward(ctx, vm, ports)

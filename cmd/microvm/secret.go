@@ -66,7 +66,7 @@ func secretCommand() *cobra.Command {
 // secretVerb is vmVerb for a machine that has an agent.
 func secretVerb(verb func(ctx context.Context, vm *microvm.VM, args []string) error) func(*cobra.Command, []string) error {
 	return vmVerb(func(ctx context.Context, vm *microvm.VM, args []string) error {
-		if err := hasAgent(ctx, vm); err != nil {
+		if err := hasAgent(ctx, vm, "execute in"); err != nil {
 			return err
 		}
 		return verb(ctx, vm, args)

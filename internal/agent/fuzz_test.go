@@ -107,6 +107,7 @@ func FuzzHost(f *testing.F) {
 			own, theirs := net.Pipe()
 			go func() { io.Copy(own, own); own.Close() }()
 			return theirs, nil
+		}
 		s.put, s.unpack, s.pack = taken, taken, func(_ context.Context, w io.Writer, at string, _ tree.PackOptions) (tree.Progress, error) {
 			n, err := io.WriteString(w, at)
 			return tree.Progress{Bytes: int64(n)}, err
