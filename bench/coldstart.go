@@ -28,7 +28,7 @@ const (
 
 // coldStartBare times the call of Start on a created machine, bare, until the guest's text is read from Console, against Firecracker started by this program with a
 // configuration file until the same text is read from its standard output. Both write a log.
-func coldStartBare(ctx context.Context, parts setup.Parts) ([]figure, error) {
+func coldStartBare(ctx context.Context, parts setup.Parts) (_ []figure, err error) {
 	dir, err := os.MkdirTemp("", "bench-")
 	if err != nil {
 		return nil, err
@@ -43,14 +43,18 @@ func coldStartBare(ctx context.Context, parts setup.Parts) ([]figure, error) {
 	if err := tinyguest.Write(kernel, tinyguest.Program{Text: marker + "\n"}); err != nil {
 		return nil, err
 	}
-	rt, err := firecracker.New(firecracker.Options{
+	options := firecracker.Options{
 		Firecracker: parts.Firecracker, StateDir: filepath.Join(dir, "state"), SocketDir: filepath.Join(volatile, "run"), Kernel: kernel, MemoryMiB: memoryMiB, Bare: true,
 		Slice: "/microvm-bench.slice",
-	})
+	}
+	rt, err := firecracker.New(options)
 	if err != nil {
 		return nil, err
 	}
-	defer rt.Close()
+	defer func() {
+		_, purged := firecracker.Purge(context.WithoutCancel(ctx), options)
+		err = errors.Join(err, rt.Close(), purged)
+	}()
 	var creates, ours, theirs []time.Duration
 	for i := range coldStarts + 5 {
 		create, start, err := oneMachine(ctx, rt, i)
