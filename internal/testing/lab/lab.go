@@ -13,16 +13,15 @@
 package lab
 
 import (
-	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -41,6 +40,10 @@ const (
 	Scratch = "/scratch"
 	// Port is the name of the virtio port over which events come.
 	Port = "lab.events"
+	// Beat is how often the lab says that it lives.
+	Beat = time.Second
+
+	defaultTimeout = 10 * time.Minute // of a job
 
 	memoryMiB  = 4096
 	layerMiB   = 2048
@@ -77,29 +80,41 @@ type Event struct {
 	Data []byte `json:"data,omitempty"` // Output: standard output and standard error in one.
 	Exit *int   `json:"exit,omitempty"` // The job's status; -1 when it was killed.
 	Boot string `json:"boot,omitempty"` // The lab runs, after so many seconds of its own clock.
+	Beat bool   `json:"beat,omitempty"` // The lab lives: it says so each Beat. Not for Options.Event.
+	Halt string `json:"-"`              // Why the lab was given up, in one line. A fresh one runs what had not ended: what Job has said counts for nothing.
 }
 
-// Run boots the lab, runs the jobs, and powers it off.
+// Run boots the lab, runs the jobs, and powers it off. A lab whose host stands still is killed, and what had not ended runs in a fresh one, once.
 func Run(ctx context.Context, o Options) error {
-	dir, err := os.MkdirTemp("", "lab-")
-	if err != nil {
-		return err
+	o.Jobs = slices.Clone(o.Jobs)
+	for i := range o.Jobs {
+		o.Jobs[i].Timeout = cmp.Or(o.Jobs[i].Timeout, defaultTimeout)
 	}
-	defer os.RemoveAll(dir)
-	l := &lab{Options: o, dir: dir}
-	for _, prepare := range []func(context.Context) error{l.initramfs, l.partsDisk, l.payloadDisk, l.emptyDisks} {
-		if err := prepare(ctx); err != nil {
-			return fmt.Errorf("lab: %w", err)
-		}
-	}
-	if err := l.run(ctx); err != nil {
+	if err := again(ctx, o, once); err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
 	return nil
 }
 
+// once runs one lab.
+func once(ctx context.Context, o Options) error {
+	dir, err := os.MkdirTemp("", "lab-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	l := &lab{Options: o, patience: usualPatience(), dir: dir}
+	for _, prepare := range []func(context.Context) error{l.initramfs, l.partsDisk, l.payloadDisk, l.emptyDisks} {
+		if err := prepare(ctx); err != nil {
+			return err
+		}
+	}
+	return l.run(ctx)
+}
+
 type lab struct {
 	Options
+	patience
 	dir       string
 	partsPath string
 	initPath  string
@@ -215,95 +230,4 @@ func (l *lab) payloadDisk(ctx context.Context) error {
 
 func (l *lab) emptyDisks(ctx context.Context) error {
 	return errors.Join(disk.EmptyExt4(ctx, l.path("layer.ext4"), layerMiB), disk.EmptyExt4(ctx, l.path("scratch.ext4"), scratchMiB))
-}
-
-// run starts QEMU and reads events until it ends.
-func (l *lab) run(ctx context.Context) error {
-	listener, err := net.Listen("unix", l.path("events"))
-	if err != nil {
-		return err
-	}
-	defer listener.Close()
-	log := l.Log
-	if log == "" {
-		log = l.path("console.log")
-	}
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", l.arguments(log)...)
-	cmd.WaitDelay = 5 * time.Second
-	errors_, err := os.Create(l.path("qemu.log"))
-	if err != nil {
-		return err
-	}
-	defer errors_.Close()
-	cmd.Stderr = errors_
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("qemu: %w (apt-get install qemu-system-x86)", err)
-	}
-	ended := make(chan struct{})
-	seen := make(chan int, 1)
-	go func() { seen <- l.receive(listener) }()
-	go func() { <-ended; listener.Close() }()
-	err = cmd.Wait()
-	close(ended)
-	if got := <-seen; got < len(l.Jobs) || err != nil {
-		return fmt.Errorf("%d of %d jobs ended: %w\n%s\n%s", got, len(l.Jobs), errors.Join(err, context.Cause(ctx)), tail(l.path("qemu.log")), tail(log))
-	}
-	return nil
-}
-
-func (l *lab) arguments(log string) []string {
-	args := []string{
-		"-accel", "tcg,thread=multi,tb-size=512", "-cpu", "EPYC,+svm,+npt", "-smp", "2", "-m", strconv.Itoa(memoryMiB),
-		"-nodefaults", "-display", "none", "-no-reboot", "-serial", "file:" + log,
-		"-kernel", l.Parts.Vmlinuz, "-initrd", l.path("initrd"), "-append", "console=ttyS0 quiet mitigations=off nokaslr reboot=t panic=1",
-		"-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
-		"-chardev", "socket,id=events,path=" + l.path("events"), "-device", "virtserialport,chardev=events,name=" + Port,
-	}
-	for _, d := range []struct{ path, options string }{
-		{l.Parts.LabHost, "readonly=on"}, {l.path("layer.ext4"), "cache=unsafe"}, {l.partsPath, "readonly=on"},
-		{l.path("payload.ext4"), "readonly=on"}, {l.path("scratch.ext4"), "cache=unsafe"},
-	} {
-		args = append(args, "-drive", "if=virtio,format=raw,"+d.options+",file="+d.path)
-	}
-	return args
-}
-
-// receive hands events on and returns how many jobs have ended.
-func (l *lab) receive(listener net.Listener) (ended int) {
-	conn, err := listener.Accept()
-	if err != nil {
-		return 0
-	}
-	defer conn.Close()
-	lines := bufio.NewReaderSize(conn, 1<<20)
-	for {
-		line, err := lines.ReadBytes('\n')
-		if err != nil {
-			return ended
-		}
-		var event Event
-		if json.Unmarshal(line, &event) != nil {
-			continue
-		}
-		if event.Exit != nil {
-			ended++
-		}
-		if l.Event != nil {
-			l.Event(event)
-		}
-	}
-}
-
-func tail(path string) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	const most = 4 << 10
-	if info, err := f.Stat(); err == nil && info.Size() > most {
-		f.Seek(-most, io.SeekEnd)
-	}
-	text, _ := io.ReadAll(f)
-	return string(text)
 }

@@ -21,8 +21,6 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/testing/lab"
 )
 
-const defaultTimeout = 10 * time.Minute
-
 func main() {
 	if err := run(); err != nil {
 		fmt.Println("labinit:", err)
@@ -62,6 +60,7 @@ func run() error {
 	uptime, _ := os.ReadFile("/proc/uptime")
 	seconds, _, _ := strings.Cut(string(uptime), " ")
 	events.send(lab.Event{Boot: seconds})
+	go events.beat()
 	for i, job := range jobs {
 		code := runJob(events, i, job)
 		events.send(lab.Event{Job: i, Exit: &code})
@@ -99,6 +98,13 @@ func (p *port) send(event lab.Event) {
 	p.file.Write(append(line, '\n'))
 }
 
+// beat says that the lab lives, for as long as it does.
+func (p *port) beat() {
+	for range time.Tick(lab.Beat) {
+		p.send(lab.Event{Beat: true})
+	}
+}
+
 // output is what a job writes.
 type output struct {
 	port *port
@@ -115,16 +121,12 @@ func (o output) Write(p []byte) (int, error) {
 }
 
 func runJob(events *port, i int, job lab.Job) int {
-	timeout := job.Timeout
-	if timeout == 0 {
-		timeout = defaultTimeout
-	}
 	out := output{events, i}
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), job.Timeout)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { // the deadline: say what hangs before it is killed
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			fmt.Fprintf(out, "\nlab: %s has run for %v\n%s", job.Name, timeout, hanging())
+			fmt.Fprintf(out, "\nlab: %s has run for %v\n%s", job.Name, job.Timeout, hanging())
 		}
 	})
 	defer stop()
@@ -139,7 +141,7 @@ func runJob(events *port, i int, job lab.Job) int {
 		fmt.Fprintln(out, err)
 		return 127
 	}
-	kill := time.AfterFunc(timeout+time.Second, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	kill := time.AfterFunc(job.Timeout+time.Second, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 	defer kill.Stop()
 	cmd.Wait()
 	return cmd.ProcessState.ExitCode()

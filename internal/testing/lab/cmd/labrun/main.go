@@ -69,6 +69,9 @@ func run(ctx context.Context, files map[string]string, timeout time.Duration, lo
 			if e.Exit != nil {
 				code = *e.Exit
 			}
+			if e.Halt != "" {
+				fmt.Fprintln(os.Stderr, "lab:", e.Halt)
+			}
 			if e.Boot != "" {
 				fmt.Fprintf(os.Stderr, "lab: up after %s s of its own clock\n", e.Boot)
 			}

@@ -1,0 +1,93 @@
+//go:build linux
+
+package lab
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"time"
+)
+
+// run starts QEMU and reads events until it ends, or is to be killed.
+func (l *lab) run(ctx context.Context) error {
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: l.path("events"), Net: "unix"})
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	log, own := cmp.Or(l.Log, l.path("console.log")), l.path("qemu.log")
+	ctx, kill := context.WithCancelCause(ctx)
+	defer kill(nil)
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", l.arguments(log)...)
+	cmd.WaitDelay = 5 * time.Second
+	errors_, err := os.Create(own)
+	if err != nil {
+		return err
+	}
+	defer errors_.Close()
+	cmd.Stderr = errors_
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("qemu: %w (apt-get install qemu-system-x86)", err)
+	}
+	w := &watch{patience: l.patience, jobs: l.Jobs, event: l.Event}
+	watched := make(chan error, 1)
+	go func() {
+		err := w.accept(listener)
+		if err != nil {
+			kill(err)
+		}
+		watched <- err
+	}()
+	err = cmd.Wait()
+	listener.Close()
+	halt, _ := errors.AsType[*haltError](<-watched)
+	switch {
+	case halt != nil:
+	case !w.booted && ctx.Err() == nil:
+		halt = &haltError{reason: fmt.Sprintf("the lab's host ended before its boot (QEMU: %v)", cmd.ProcessState)}
+	case w.ended < len(l.Jobs) || err != nil:
+		return fmt.Errorf("%d of %d jobs ended: %w\n%s\n%s", w.ended, len(l.Jobs), errors.Join(err, context.Cause(ctx)), tail(own), tail(log))
+	default:
+		return nil
+	}
+	halt.console = tail(own) + "\n" + tail(log)
+	return halt
+}
+
+func (l *lab) arguments(log string) []string {
+	args := []string{
+		"-accel", "tcg,thread=multi,tb-size=512", "-cpu", "EPYC,+svm,+npt", "-smp", "2", "-m", strconv.Itoa(memoryMiB),
+		"-nodefaults", "-display", "none", "-no-reboot", "-serial", "file:" + log,
+		"-kernel", l.Parts.Vmlinuz, "-initrd", l.path("initrd"), "-append", "console=ttyS0 quiet mitigations=off nokaslr reboot=t panic=1",
+		"-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
+		"-chardev", "socket,id=events,path=" + l.path("events"), "-device", "virtserialport,chardev=events,name=" + Port,
+	}
+	for _, d := range []struct{ path, options string }{
+		{l.Parts.LabHost, "readonly=on"}, {l.path("layer.ext4"), "cache=unsafe"}, {l.partsPath, "readonly=on"},
+		{l.path("payload.ext4"), "readonly=on"}, {l.path("scratch.ext4"), "cache=unsafe"},
+	} {
+		args = append(args, "-drive", "if=virtio,format=raw,"+d.options+",file="+d.path)
+	}
+	return args
+}
+
+func tail(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	const most = 4 << 10
+	if info, err := f.Stat(); err == nil && info.Size() > most {
+		f.Seek(-most, io.SeekEnd)
+	}
+	text, _ := io.ReadAll(f)
+	return string(text)
+}

@@ -1,0 +1,95 @@
+//go:build linux
+
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tangle-network/microvm-runtime/internal/testing/leak"
+)
+
+const fakeQEMU = "qemu-system-x86_64"
+
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == fakeQEMU {
+		os.Exit(beQEMU())
+	}
+	os.Exit(leak.Main(m))
+}
+
+// beQEMU is a QEMU whose lab does what $LAB_DOES says.
+func beQEMU() int {
+	var events, console string
+	for _, arg := range os.Args[1:] {
+		if path, ok := strings.CutPrefix(arg, "socket,id=events,path="); ok {
+			events = path
+		}
+		if path, ok := strings.CutPrefix(arg, "file:"); ok {
+			console = path
+		}
+	}
+	os.WriteFile(console, []byte("a last word\n"), 0o600)
+	does := os.Getenv("LAB_DOES")
+	if does == "die" {
+		fmt.Fprintln(os.Stderr, "no such machine")
+		return 1
+	}
+	if does != "never connect" {
+		conn, err := net.Dial("unix", events)
+		if err != nil {
+			return 2
+		}
+		fmt.Fprintln(conn, `{"boot":"3.1"}`)
+		if does == "end" {
+			fmt.Fprintln(conn, `{"exit":0}`)
+			return 0
+		}
+	}
+	syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	return 3
+}
+
+// TestQEMU runs labs that end, die, or stand still: a process that is stopped, which nothing but SIGKILL ends.
+func TestQEMU(t *testing.T) {
+	bin := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(self, filepath.Join(bin, fakeQEMU)); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin)
+	const short, long = 100 * time.Millisecond, time.Minute
+	for does, c := range map[string]struct {
+		patience patience
+		want     []string // Of the error; none when there is none.
+	}{
+		"end":           {patience{long, long, long}, nil},
+		"die":           {patience{long, long, long}, []string{"ended before its boot (QEMU: exit status 1)", "no such machine", "a last word"}},
+		"never connect": {patience{short, long, long}, []string{"before its boot"}},
+		"stand still":   {patience{long, short, long}, []string{"in the-job", "a last word"}},
+	} {
+		t.Run(does, func(t *testing.T) {
+			t.Setenv("LAB_DOES", does)
+			l := &lab{Options: Options{Jobs: []Job{{Name: "the-job", Timeout: time.Minute}}}, patience: c.patience, dir: t.TempDir()}
+			err := l.run(t.Context())
+			if _, halted := errors.AsType[*haltError](err); halted != (c.want != nil) || err != nil && !halted {
+				t.Fatalf("%v, want %q", err, c.want)
+			}
+			for _, text := range c.want {
+				if !strings.Contains(err.Error(), text) {
+					t.Errorf("%v lacks %q", err, text)
+				}
+			}
+		})
+	}
+}

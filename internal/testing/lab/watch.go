@@ -1,0 +1,131 @@
+//go:build linux
+
+package lab
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+)
+
+// patience is how long a lab is waited for, on this machine's clock. It is generous: the machine may be busy, and the lab is emulated.
+type patience struct {
+	boot time.Duration // From QEMU's start on.
+	beat time.Duration // From one sign of life to the next.
+	late time.Duration // Behind a job's Timeout, which the lab keeps by itself.
+}
+
+func usualPatience() patience {
+	return patience{boot: 3 * time.Minute, beat: time.Minute, late: time.Minute}
+}
+
+// haltError is a lab that was given up, or that ended before it had begun.
+type haltError struct {
+	reason  string // In one line.
+	overran bool   // A job of a lab that lives is the reason. It has failed, and is not run once more.
+	console string
+}
+
+func (e *haltError) Error() string {
+	return e.reason + "; the last lines of its console:\n" + e.console
+}
+
+// watch reads what a lab says, and whether it lives.
+type watch struct {
+	patience
+	jobs  []Job
+	event func(Event) // Optional.
+
+	booted bool
+	ended  int       // Of jobs.
+	begun  time.Time // The job that has not ended.
+}
+
+// accept follows the lab that connects. The error is a *haltError, or nil where the lab ended the connection.
+func (w *watch) accept(listener *net.UnixListener) error {
+	listener.SetDeadline(time.Now().Add(w.boot))
+	conn, err := listener.Accept()
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return w.stall()
+	case err != nil: // QEMU has ended
+		return nil
+	}
+	return w.follow(conn)
+}
+
+// follow hands events on, to the connection's end. Only the wait for the lab is bounded, not that for those who get its events.
+func (w *watch) follow(conn net.Conn) error {
+	defer conn.Close()
+	lines := bufio.NewReaderSize(conn, 1<<20)
+	for {
+		conn.SetReadDeadline(time.Now().Add(w.wait()))
+		line, err := lines.ReadBytes('\n')
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return w.stall()
+		case err != nil:
+			return nil
+		}
+		var event Event
+		if json.Unmarshal(line, &event) == nil {
+			w.take(event)
+		}
+		if err := w.overrun(); err != nil {
+			return err
+		}
+	}
+}
+
+// wait is how long the next line may take.
+func (w *watch) wait() time.Duration {
+	if !w.booted {
+		return w.boot
+	}
+	return w.beat
+}
+
+func (w *watch) take(event Event) {
+	switch {
+	case event.Beat:
+		return
+	case event.Boot != "":
+		w.booted, w.begun = true, time.Now()
+	case event.Exit != nil:
+		w.ended, w.begun = w.ended+1, time.Now()
+	}
+	if w.event != nil {
+		w.event(event)
+	}
+}
+
+// stall is the error of a lab that has said nothing for too long.
+func (w *watch) stall() error {
+	where := "before its boot"
+	switch {
+	case w.booted && w.ended < len(w.jobs):
+		where = "in " + w.jobs[w.ended].Name
+	case w.booted:
+		where = "after its last job"
+	}
+	return &haltError{reason: fmt.Sprintf("the lab's host stood still for %v s %s", w.wait().Seconds(), where)}
+}
+
+// overrun ends a job that a living lab should have ended long ago.
+func (w *watch) overrun() error {
+	if !w.booted || w.ended >= len(w.jobs) {
+		return nil
+	}
+	job, took := w.jobs[w.ended], time.Since(w.begun)
+	if took <= job.Timeout+w.late {
+		return nil
+	}
+	reason, killed := fmt.Sprintf("%s has run for %.0f s, at most %v s, and the lab did not end it", job.Name, took.Seconds(), job.Timeout.Seconds()), -1
+	w.take(Event{Job: w.ended, Data: []byte("\nlab: " + reason + "\n")})
+	w.take(Event{Job: w.ended, Exit: &killed})
+	return &haltError{reason: reason, overran: true}
+}
