@@ -83,8 +83,13 @@ type listener struct {
 }
 
 func (l *listener) hear(e lab.Event) {
-	if e.Boot != "" {
+	switch {
+	case e.Boot != "":
 		fmt.Printf("the lab is up after %s s of its own clock\n", e.Boot)
+		return
+	case e.Halt != "":
+		fmt.Println(e.Halt)
+		l.discard()
 		return
 	}
 	if l.converter == nil || l.job != e.Job {
@@ -109,6 +114,15 @@ func (l *listener) finish(status int) {
 		return
 	}
 	l.errs = append(l.errs, l.converter.end(status))
+	l.converter = nil
+}
+
+// discard ends the job that is heard, if there is one, as if it had not begun: it runs once more. What it said to have failed has failed.
+func (l *listener) discard() {
+	if l.converter == nil {
+		return
+	}
+	l.errs = append(l.errs, l.converter.discard())
 	l.converter = nil
 }
 

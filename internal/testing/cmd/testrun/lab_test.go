@@ -11,8 +11,10 @@ import (
 )
 
 const (
-	passing = mark + "=== RUN   TestOne\n" + mark + "--- PASS: TestOne (0.00s)\n" + mark + "PASS\n"
-	failing = mark + "=== RUN   TestTwo\n" + mark + "--- FAIL: TestTwo (0.00s)\n" + mark + "FAIL\n"
+	passed  = mark + "=== RUN   TestOne\n" + mark + "--- PASS: TestOne (0.00s)\n"
+	passing = passed + mark + "PASS\n"
+	failed  = mark + "=== RUN   TestTwo\n" + mark + "--- FAIL: TestTwo (0.00s)\n"
+	failing = failed + mark + "FAIL\n"
 	begun   = mark + "=== RUN   TestThree\n"
 )
 
@@ -45,5 +47,46 @@ func TestEveryJobsFailureIsTold(t *testing.T) {
 	}
 	if heard.passed != 3 || heard.failed != 3 {
 		t.Errorf("%d passed and %d failed, want 3 and 3", heard.passed, heard.failed)
+	}
+}
+
+// TestAStalledHostsJobRunsOnceMore: what its first attempt said counts for nothing, what other jobs said stays.
+func TestAStalledHostsJobRunsOnceMore(t *testing.T) {
+	status := func(n int) *int { return &n }
+	heard := newTally()
+	l := &listener{ctx: t.Context(), tally: heard, jobs: []lab.Job{{Name: "before"}, {Name: "stalls"}}}
+	for _, e := range []lab.Event{
+		{Job: 0, Data: []byte(passing)}, {Job: 0, Exit: status(0)},
+		{Job: 1, Data: []byte(passed + begun)}, {Job: 1, Halt: "it stood still"},
+		{Boot: "3.1"},
+		{Job: 1, Data: []byte(passing)}, {Job: 1, Exit: status(0)},
+	} {
+		l.hear(e)
+	}
+	l.finish(-1)
+	if err := errors.Join(l.errs...); err != nil {
+		t.Error(err)
+	}
+	if heard.passed != 2 || heard.failed != 0 {
+		t.Errorf("%d passed and %d failed, want 2 and 0", heard.passed, heard.failed)
+	}
+}
+
+// TestAFailureIsNotRunAway: a test that failed before its host stood still is an error, also when it passes the second time.
+func TestAFailureIsNotRunAway(t *testing.T) {
+	status := func(n int) *int { return &n }
+	heard := newTally()
+	l := &listener{ctx: t.Context(), tally: heard, jobs: []lab.Job{{Name: "stalls"}}}
+	for _, e := range []lab.Event{
+		{Data: []byte(failed + begun)}, {Halt: "it stood still"},
+		{Data: []byte(passing)}, {Exit: status(0)},
+	} {
+		l.hear(e)
+	}
+	if err := errors.Join(l.errs...); err == nil || !strings.Contains(err.Error(), "stalls: 1 tests had failed") {
+		t.Errorf("error %v, want that of the test that failed", err)
+	}
+	if heard.passed != 1 || heard.failed != 0 {
+		t.Errorf("%d passed and %d failed in the attempt that counts, want 1 and 0", heard.passed, heard.failed)
 	}
 }
