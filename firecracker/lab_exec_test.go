@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -119,6 +120,10 @@ func testEnds(t *testing.T, vm *microvm.VM) {
 	defer cancel()
 	if err := guest.Command(vm, "sh", "-c", "sleep 1002 & wait").Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a command that was cancelled: %v", err)
+	}
+	list, err := guest.List(t.Context(), vm)
+	if err != nil || slices.ContainsFunc(list, func(p guest.Process) bool { return slices.Contains(p.Args, "sleep 1002 & wait") }) {
+		t.Errorf("a command that was cancelled is known still: %+v, %v", list, err)
 	}
 	for begin := time.Now(); sh(t, vm, "pgrep -f 'sleep 100[012]' || true") != ""; {
 		if time.Since(begin) > 10*time.Second {

@@ -63,11 +63,12 @@ func pause(ctx context.Context) error {
 func (s *stream) dial(ctx context.Context) (*link, error) {
 	s.request.Stdout, s.request.Stderr = s.stdout.got, s.stderr.got
 	s.request.Attempt++
-	conn, in, response, err := request(ctx, s.dialer, "POST", wire.PathExec, &s.request, wire.Upgrade)
+	conn, in, response, err := request(ctx, dialed{s.dialer, &s.asked}, "POST", wire.PathExec, &s.request, wire.Upgrade)
 	if err != nil {
 		return nil, err
 	}
 	if response.StatusCode != http.StatusSwitchingProtocols {
+		s.asked = false
 		text, err := content(ctx, conn, response)
 		conn.Close()
 		if err != nil {
@@ -88,6 +89,18 @@ func (s *stream) dial(ctx context.Context) (*link, error) {
 	}
 	s.link = l
 	return l, nil
+}
+
+// dialed notes that there was a connection.
+type dialed struct {
+	Dialer
+	was *bool
+}
+
+func (d dialed) Dial(ctx context.Context, port uint32) (net.Conn, error) {
+	conn, err := d.Dialer.Dial(ctx, port)
+	*d.was = *d.was || err == nil
+	return conn, err
 }
 
 // continues refuses a connection on which standard input can't go on: no agent has more of it than was sent, or asks again for what it had. The first attachment to a

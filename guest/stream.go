@@ -27,6 +27,7 @@ type stream struct {
 	patience time.Duration
 	detached bool // the end of the context leaves the process alone
 	terminal bool // the process has one
+	asked    bool // the agent may have the request, and has not refused it
 
 	input  *wire.Buffer // standard input that the agent has not yet taken
 	stdout *outlet
@@ -55,6 +56,9 @@ func newStream(d Dialer, request wire.Exec) *stream {
 func (s *stream) open(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) error {
 	l, err := s.connect(ctx)
 	if err != nil {
+		if ctx.Err() != nil && s.asked && !s.detached {
+			s.abandon(ctx)
+		}
 		return err
 	}
 	if s.request.Attach {
@@ -220,11 +224,20 @@ func (s *stream) written(ctx context.Context) error {
 	return nil
 }
 
-// kill ends a process whose caller has gone.
+// kill ends a process whose caller has gone, and has it forgotten, where the agent is not too old for that.
 func (s *stream) kill(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killPatience)
 	defer cancel()
-	s.signal(ctx, 9)
+	call(ctx, s.dialer, "POST", wire.PathSignal, wire.Signal{ID: s.request.ID, Signal: 9, Forget: s.request.Nonce}, nil)
+}
+
+// abandon ends a process that the agent may have started, or may yet start. An agent that is too old to tell it from another of the same ID is not asked.
+func (s *stream) abandon(ctx context.Context) {
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), killPatience)
+	defer cancel()
+	if require(asking, s.dialer, wire.FeatureForget) == nil {
+		s.kill(asking)
+	}
 }
 
 func (s *stream) signal(ctx context.Context, signal int) error {

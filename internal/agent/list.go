@@ -13,7 +13,7 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/wire"
 )
 
-// list answers with all processes.
+// list answers with all processes that a host may still come for.
 func (s *Server) list(w http.ResponseWriter, _ *http.Request) {
 	answer(w, wire.Processes{Processes: s.listed()})
 }
@@ -23,7 +23,9 @@ func (s *Server) listed() []wire.Process {
 	defer s.mu.Unlock()
 	all := make([]wire.Process, 0, len(s.processes))
 	for _, p := range s.processes {
-		all = append(all, p.told())
+		if !p.abandoned {
+			all = append(all, p.told())
+		}
 	}
 	slices.SortFunc(all, func(a, b wire.Process) int { return cmp.Or(cmp.Compare(a.Started, b.Started), cmp.Compare(a.ID, b.ID)) })
 	return all

@@ -50,6 +50,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	processes map[string]*process
+	forgotten []string // nonces of starts whose hosts have gone, the latest
 	tunnels   int
 	listeners map[string]*listener
 	copies    map[net.Conn]bool // of requests for files
@@ -165,21 +166,23 @@ func (s *Server) signal(w http.ResponseWriter, r *http.Request) {
 	if !decode(w, r, &request) {
 		return
 	}
-	s.mu.Lock()
-	p := s.processes[request.ID]
-	s.mu.Unlock()
-	switch {
-	case p == nil:
-		fail(w, refuse(wire.CodeNotFound, "process %q is not known", request.ID))
-	case request.Signal < 1 || request.Signal > 64:
-		fail(w, refuse(wire.CodeInvalid, "signal %d", request.Signal))
-	default:
-		if err := p.signal(syscall.Signal(request.Signal)); err != nil {
-			fail(w, err)
-			return
-		}
-		answer(w, struct{}{})
+	if request.Signal < 1 || request.Signal > 64 || request.Forget != "" && !wire.ValidID(request.Forget) {
+		fail(w, refuse(wire.CodeInvalid, "signal %d, forget %q", request.Signal, request.Forget))
+		return
 	}
+	p := s.signalled(&request)
+	if p == nil {
+		fail(w, refuse(wire.CodeNotFound, "process %q is not known", request.ID))
+		return
+	}
+	if err := p.signal(syscall.Signal(request.Signal)); err != nil {
+		fail(w, err)
+		return
+	}
+	if request.Forget != "" && !p.taken() {
+		s.forget(p)
+	}
+	answer(w, struct{}{})
 }
 
 func (s *Server) sync(w http.ResponseWriter, _ *http.Request) {

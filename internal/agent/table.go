@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	maxProcesses = 1024             // that run, or whose output nobody has fetched
+	maxProcesses = 1024 // that run, or whose output nobody has fetched
+	maxForgotten = 256
 	keepEnded    = 10 * time.Minute // how long the output of an ended process waits for a host that was cut off
 )
 
@@ -26,6 +27,9 @@ func (s *Server) find(request *wire.Exec) (*process, error) {
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, refuse(wire.CodeBusy, "the agent ends")
+	}
+	if request.Nonce != "" && slices.Contains(s.forgotten, request.Nonce) {
+		return nil, refuse(wire.CodeGone, "the host of process %s has gone", request.ID)
 	}
 	if p := s.processes[request.ID]; p != nil {
 		if !request.Attach && p.nonce != request.Nonce {
@@ -95,6 +99,31 @@ func (s *Server) forget(p *process) {
 	default:
 		p.abandoned = true
 	}
+}
+
+// signalled returns the process that a signal is for; nil when there is none. The nonce of a host that has gone is kept: its request may come late, or twice.
+func (s *Server) signalled(request *wire.Signal) *process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.processes[request.ID]
+	if request.Forget == "" {
+		return p
+	}
+	s.forgotten = append(s.forgotten, request.Forget)
+	if len(s.forgotten) > maxForgotten {
+		s.forgotten = slices.Delete(s.forgotten, 0, 1)
+	}
+	if p != nil && p.nonce != request.Forget {
+		return nil
+	}
+	return p
+}
+
+// taken says whether another host than the one that started the process is attached to it.
+func (p *process) taken() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.attached != nil && p.attached.nonce != p.nonce
 }
 
 // end kills all processes, and cuts their connections and all tunnels.

@@ -61,13 +61,14 @@ const (
 	FeatureClock     = "clock"     // POST PathClock.
 	FeatureEntropy   = "entropy"   // POST PathEntropy.
 	FeatureHostname  = "hostname"  // POST PathHostname.
+	FeatureForget    = "forget"    // Signal.Forget.
 	FeatureListen    = "listen"    // POST PathListen and PathAccept, the frame Incoming.
 )
 
 // Features returns all of this version.
 func Features() []string {
 	return []string{FeatureAttach, FeatureDetached, FeatureNonce, FeatureProcesses, FeatureUsage, FeatureTTY, FeatureDial, FeatureListen,
-		FeatureEnv, FeatureSecrets, FeatureMetadata, FeatureClock, FeatureEntropy, FeatureHostname, FeatureCopy}
+		FeatureEnv, FeatureSecrets, FeatureMetadata, FeatureClock, FeatureEntropy, FeatureHostname, FeatureCopy, FeatureForget}
 }
 
 // Health is the answer to GET PathHealth.
@@ -158,6 +159,10 @@ type Attached struct {
 type Signal struct {
 	ID     string `json:"id"`
 	Signal int    `json:"signal"` // 1 to 64.
+
+	// Forget is the Nonce of a start whose host has gone, and wants nothing of the process: where it is that process's, the process is signalled and forgotten, else it is not
+	// found. Such a start that comes later is refused.
+	Forget string `json:"forget,omitempty"`
 }
 
 // Exit is the payload of an exit frame.
