@@ -11,6 +11,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/tangle-network/microvm-runtime/internal/wire"
@@ -168,8 +169,12 @@ func (a *attachment) frame(frame []byte) {
 	if err == nil {
 		err = a.out.Flush()
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
 		a.stop() // the host may have said Done before it went
+	default:
+		a.leave() // the connection lives, and the host would wait for the rest of the frame: it is to come back instead
 	}
 }
 

@@ -29,11 +29,16 @@ type host struct {
 
 func newHost(t *testing.T, options Options) *host {
 	t.Helper()
-	h := &host{t: t, server: New(options), path: filepath.Join(t.TempDir(), "agent")}
-	listener, err := net.Listen("unix", h.path)
+	listener, err := net.Listen("unix", filepath.Join(t.TempDir(), "agent"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newHostOn(t, options, listener)
+}
+
+func newHostOn(t *testing.T, options Options, listener net.Listener) *host {
+	t.Helper()
+	h := &host{t: t, server: New(options), path: listener.Addr().String()}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.server.Serve(ctx, listener) }()
@@ -175,13 +180,22 @@ func (s *session) exit() (e wire.Exit) {
 // expectCut reads until the agent has ended the connection.
 func (s *session) expectCut() {
 	s.t.Helper()
+	s.untilCut()
+}
+
+// untilCut is expectCut, and returns how many bytes of standard output came.
+func (s *session) untilCut() (stdout int) {
+	s.t.Helper()
 	for {
-		_, err := s.in.Read()
+		f, err := s.in.Read()
 		if e := net.Error(nil); errors.As(err, &e) && e.Timeout() {
 			s.t.Fatal("the agent keeps the connection")
 		}
 		if err != nil {
-			return
+			return stdout
+		}
+		if f.Kind == wire.Stdout {
+			stdout += len(f.Payload)
 		}
 	}
 }
