@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 )
 
 // Join moves bytes between two connections until both directions have ended, or one connection breaks, or ctx ends; then both are closed. An end is passed on as a
@@ -54,7 +55,10 @@ func (j *joint) move(to, from net.Conn) {
 	for {
 		n, err := from.Read(part)
 		if n > 0 && !j.is(j.deaf, to) {
-			if _, failed := to.Write(part[:n]); failed != nil {
+			if _, failed := to.Write(part[:n]); failed != nil && lost(to, failed) {
+				j.close(Cut)
+				return
+			} else if failed != nil {
 				j.deafen(to) // what it has said is moved all the same
 			}
 		}
@@ -67,6 +71,12 @@ func (j *joint) move(to, from net.Conn) {
 			return
 		}
 	}
+}
+
+// lost says whether a failed write left a tunnel alive, for want of memory in a guest's kernel, say: its other side would wait for the rest, or take an end for all there was.
+func lost(to net.Conn, err error) bool {
+	_, ok := to.(*Conn)
+	return ok && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET)
 }
 
 func (j *joint) is(what map[net.Conn]bool, c net.Conn) bool {

@@ -137,3 +137,42 @@ func TestJoinWithoutHalfClose(t *testing.T) {
 	}
 	<-done
 }
+
+// scarce is a connection that lives on when there was no memory for its second packet: its first so many bytes were sent.
+type scarce struct {
+	net.Conn
+	sent    int
+	packets int
+}
+
+func (s *scarce) Write(p []byte) (int, error) {
+	if s.packets++; s.packets == 2 {
+		n, _ := s.Conn.Write(p[:s.sent])
+		return n, &net.OpError{Op: "write", Err: syscall.ENOMEM}
+	}
+	return s.Conn.Write(p)
+}
+
+// TestWhatWasNotSentIsNoEnd is a part that is lost on the way to a host: it must neither get an end in its place, nor wait for the rest.
+func TestWhatWasNotSentIsNoEnd(t *testing.T) {
+	for name, sent := range map[string]int{"a whole frame": 0, "the rest of a header": 2, "the rest of a frame": 7} {
+		t.Run(name, func(t *testing.T) {
+			x, y := sockets(t)
+			host, guest := over(x), over(&scarce{Conn: y, sent: sent})
+			far, target := tcp(t)
+			done := make(chan struct{})
+			go func() { defer close(done); Serve(t.Context(), far, guest) }()
+			target.Write([]byte("first"))
+			if _, err := io.ReadFull(host, make([]byte, 5)); err != nil {
+				t.Fatal(err)
+			}
+			target.Write([]byte("second"))
+			target.CloseWrite()
+			if _, err := io.ReadAll(host); !errors.Is(err, ErrCut) {
+				t.Errorf("error %v, want %v", err, ErrCut)
+			}
+			host.Close()
+			<-done
+		})
+	}
+}
