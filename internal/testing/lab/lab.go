@@ -81,10 +81,11 @@ type Event struct {
 	Exit *int   `json:"exit,omitempty"` // The job's status; -1 when it was killed.
 	Boot string `json:"boot,omitempty"` // The lab runs, after so many seconds of its own clock.
 	Beat bool   `json:"beat,omitempty"` // The lab lives: it says so each Beat. Not for Options.Event.
+	Lost string `json:"lost,omitempty"` // The emulator has lost a guest: what shows it. Not for Options.Event.
 	Halt string `json:"-"`              // Why the lab was given up, in one line. A fresh one runs what had not ended: what Job has said counts for nothing.
 }
 
-// Run boots the lab, runs the jobs, and powers it off. A lab whose host stands still is killed, and what had not ended runs in a fresh one, once.
+// Run boots the lab, runs the jobs, and powers it off. A lab whose host stands still, or whose emulator has lost a guest, is killed, and what had not ended runs in a fresh one, once.
 func Run(ctx context.Context, o Options) error {
 	o.Jobs = slices.Clone(o.Jobs)
 	for i := range o.Jobs {

@@ -73,6 +73,9 @@ func (w *watch) follow(conn net.Conn) error {
 		}
 		var event Event
 		if json.Unmarshal(line, &event) == nil {
+			if event.Lost != "" {
+				return w.lost(event.Lost)
+			}
 			w.take(event)
 		}
 		if err := w.overrun(); err != nil {
@@ -105,14 +108,22 @@ func (w *watch) take(event Event) {
 
 // stall is the error of a lab that has said nothing for too long.
 func (w *watch) stall() error {
-	where := "before its boot"
+	return &haltError{reason: fmt.Sprintf("the lab's host stood still for %v s %s", w.wait().Seconds(), w.where())}
+}
+
+// lost is the error of a lab that lives, and in which a guest doesn't.
+func (w *watch) lost(shown string) error {
+	return &haltError{reason: fmt.Sprintf("the lab's emulator has lost a guest %s (%s)", w.where(), shown)}
+}
+
+func (w *watch) where() string {
 	switch {
-	case w.booted && w.ended < len(w.jobs):
-		where = "in " + w.jobs[w.ended].Name
-	case w.booted:
-		where = "after its last job"
+	case !w.booted:
+		return "before its boot"
+	case w.ended < len(w.jobs):
+		return "in " + w.jobs[w.ended].Name
 	}
-	return &haltError{reason: fmt.Sprintf("the lab's host stood still for %v s %s", w.wait().Seconds(), where)}
+	return "after its last job"
 }
 
 // overrun ends a job that a living lab should have ended long ago.

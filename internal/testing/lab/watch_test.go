@@ -113,3 +113,20 @@ func TestSlowListener(t *testing.T) {
 		}
 	})
 }
+
+// TestLost: a lab whose emulator has lost a guest is given up at once, and one that says how often it looked is not.
+func TestLost(t *testing.T) {
+	jobs := []Job{{Name: "first", Timeout: 20 * time.Minute}, {Name: "second", Timeout: 20 * time.Minute}}
+	got := watched(t, jobs, func(say func(Event)) {
+		say(Event{Boot: "3.1"})
+		say(Event{Exit: new(0)})
+		beats(say, 10)
+		say(Event{Job: 1, Data: []byte("it begins")})
+		say(Event{Lost: "30000 faults"})
+		say(Event{Job: 1, Exit: new(0)}) // nobody hears it
+	})
+	halt, ok := errors.AsType[*haltError](got.err)
+	if !ok || !strings.Contains(halt.reason, "lost a guest in second (30000 faults)") || halt.overran || got.ended != 1 || len(got.events) != 3 {
+		t.Errorf("%v after %+v", got.err, got.events)
+	}
+}

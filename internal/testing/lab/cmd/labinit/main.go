@@ -61,8 +61,16 @@ func run() error {
 	seconds, _, _ := strings.Cut(string(uptime), " ")
 	events.send(lab.Event{Boot: seconds})
 	go events.beat()
+	guests, err := watchGuests()
+	if err != nil {
+		return fmt.Errorf("watch guests: %w", err)
+	}
+	go guests.tell(events)
 	for i, job := range jobs {
 		code := runJob(events, i, job)
+		if shown := guests.crashed(); shown != "" { // what it says counts for nothing, whether it has been told or not
+			events.send(lab.Event{Lost: shown})
+		}
 		events.send(lab.Event{Job: i, Exit: &code})
 	}
 	return events.file.Close()
