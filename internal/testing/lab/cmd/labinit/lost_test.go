@@ -16,7 +16,7 @@ func TestLosses(t *testing.T) {
 		"many, not in a row": {[]uint64{50_000, 50_000, 90_000, 90_000}, -1},
 		"a guest is lost":    {[]uint64{0, 7, 150_007, 300_007, 450_007}, 3},
 	} {
-		var l losses
+		l := losses{most: lostFaults}
 		got := -1
 		for i, sum := range c.sums {
 			if l.add(sum) {
@@ -36,5 +36,15 @@ func TestParseStats(t *testing.T) {
 	}
 	if got := parseStats(""); got != 0 {
 		t.Errorf("%d events of nothing", got)
+	}
+}
+
+func TestFunction(t *testing.T) {
+	const text = "ffffffff81a18600 T before\nffffffff81a186e0 t spin\nffffffff81a186e0 T __pfx_spin\nffffffff81a18900 T behind\nffffffffc03e0000 t a\t[module]\n"
+	if begin, end, err := function(text, "spin"); err != nil || begin != 0xffffffff81a186e0 || end != 0xffffffff81a18900 {
+		t.Errorf("%#x to %#x, %v", begin, end, err)
+	}
+	if _, _, err := function(text, "spi"); err == nil {
+		t.Error("there is a function that is not")
 	}
 }
