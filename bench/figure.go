@@ -17,6 +17,7 @@ type figure struct {
 	P99     float64 `json:"p99"`
 	Ratio   float64 `json:"ratio"`   // Median of ours over the median of what it is held against; 0 without that.
 	Limit   float64 `json:"limit"`   // What the ratio may be at most; 0 without that.
+	Least   float64 `json:"least"`   // What the ratio must be at least; 0 without that.
 	Against string  `json:"against"` // What it is held against.
 	N       int     `json:"n"`
 
@@ -36,12 +37,25 @@ func (c *curve) add(x int, samples []time.Duration) {
 	c.X, c.P50, c.P99 = append(c.X, x), append(c.P50, percentile(ms, 50)), append(c.P99, percentile(ms, 99))
 }
 
-// within returns an error when the ratio is more than it may be.
+// within returns an error when the ratio is more, or less, than it may be.
 func (f figure) within() error {
 	if f.Limit > 0 && f.Ratio > f.Limit {
 		return fmt.Errorf("%s: ratio %.3f is more than %.2f", f.Name, f.Ratio, f.Limit)
 	}
+	if f.Ratio < f.Least {
+		return fmt.Errorf("%s: ratio %.3f is less than %.2f", f.Name, f.Ratio, f.Least)
+	}
 	return nil
+}
+
+func (f figure) atMost(ratio float64) figure {
+	f.Limit = ratio
+	return f
+}
+
+func (f figure) atLeast(ratio float64) figure {
+	f.Least = ratio
+	return f
 }
 
 // String returns the figure's line.
@@ -53,14 +67,35 @@ func (f figure) String() string {
 	if f.Limit > 0 {
 		line += fmt.Sprintf(", at most %.2f", f.Limit)
 	}
+	if f.Least > 0 {
+		line += fmt.Sprintf(", at least %.2f", f.Least)
+	}
 	return line
 }
 
 func newFigure(name string, ours []time.Duration, against string, theirs []time.Duration) figure {
-	f := figure{Name: name, Unit: "ms", Against: against, N: len(ours), ours: milliseconds(ours), theirs: milliseconds(theirs)}
+	return figureOf(figure{Name: name, Unit: "ms", Against: against, ours: milliseconds(ours), theirs: milliseconds(theirs)})
+}
+
+// newThroughput is newFigure for a work of so many MiB: more is better, also of its ratio.
+func newThroughput(name string, mib float64, ours []time.Duration, against string, theirs []time.Duration) figure {
+	return figureOf(figure{Name: name, Unit: "MiB/s", Against: against, ours: rates(mib, ours), theirs: rates(mib, theirs)})
+}
+
+func rates(mib float64, durations []time.Duration) []float64 {
+	out := make([]float64, len(durations))
+	for i, d := range durations {
+		out[i] = mib / d.Seconds()
+	}
+	return out
+}
+
+// figureOf counts what the samples say.
+func figureOf(f figure) figure {
+	f.N = len(f.ours)
 	f.P50, f.P99 = percentile(f.ours, 50), percentile(f.ours, 99)
 	f.Value = f.P50
-	if len(theirs) > 0 {
+	if len(f.theirs) > 0 {
 		f.Ratio = f.P50 / percentile(f.theirs, 50)
 	}
 	return f

@@ -153,6 +153,14 @@ func (l *line) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// SyscallConn shows the connection's socket, where it has one.
+func (l *line) SyscallConn() (syscall.RawConn, error) {
+	if c, ok := l.Conn.(syscall.Conn); ok {
+		return c.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
+}
+
 // cause tells why an answer can't be read. Where the connection has not failed it is what the agent said, or how much of it: the next answer would be no better.
 func (l *line) cause(err error) error {
 	if l.failed {

@@ -2,6 +2,7 @@ package tree
 
 import (
 	"archive/tar"
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -44,18 +45,24 @@ func Pack(ctx context.Context, w io.Writer, at string, o PackOptions) (Progress,
 		return Progress{}, err
 	}
 	defer root.Close()
-	p := &packer{ctx: ctx, root: root, tar: tar.NewWriter(ended{ctx: ctx, w: w}), o: o, seen: map[inode]string{}}
+	buffer := bufio.NewWriterSize(ended{ctx: ctx, w: w}, 64<<10)
+	p := &packer{ctx: ctx, root: root, out: w, buffer: buffer, tar: tar.NewWriter(buffer), o: o, seen: map[inode]string{}}
 	if err := p.add(name, o.Name); err != nil {
 		return p.progress, err
 	}
-	return p.progress, p.tar.Close()
+	if err := p.tar.Close(); err != nil {
+		return p.progress, err
+	}
+	return p.progress, buffer.Flush()
 }
 
 // packer packs what is below a root.
 type packer struct {
 	ctx      context.Context
 	root     *os.Root
-	tar      *tar.Writer
+	out      io.Writer
+	buffer   *bufio.Writer // to out
+	tar      *tar.Writer   // to the buffer
 	o        PackOptions
 	seen     map[inode]string // the first name of a file that has several
 	progress Progress
@@ -183,15 +190,47 @@ func (p *packer) content(header *tar.Header, info fs.FileInfo, name string) erro
 	if err := p.tar.WriteHeader(header); err != nil {
 		return err
 	}
-	n, err := io.CopyN(p.tar, f, header.Size)
+	n, err := p.move(f, header.Size)
 	p.progress.Bytes += n
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = errors.New("it became shorter while it was read")
 	}
 	if err != nil {
 		return &fs.PathError{Op: "copy", Path: name, Err: cause(err)}
 	}
 	return nil
+}
+
+// fileSender is a writer that knows a shorter way for a file's content: io.ErrUnexpectedEOF when there is less.
+type fileSender interface {
+	SendFile(f *os.File, n int64) (int64, error)
+}
+
+// direct is the size from which on a file goes the shorter way, in bytes.
+const direct = 256 << 10
+
+// move writes the content of a file whose header was written.
+func (p *packer) move(f *os.File, size int64) (moved int64, err error) {
+	sender, ok := p.out.(fileSender)
+	if !ok || size < direct {
+		return io.CopyN(p.tar, f, size)
+	}
+	if err := p.buffer.Flush(); err != nil {
+		return 0, err
+	}
+	for moved < size && err == nil {
+		if p.ctx.Err() != nil {
+			return moved, context.Cause(p.ctx)
+		}
+		var sent int64
+		sent, err = sender.SendFile(f, min(size-moved, direct))
+		moved += sent
+	}
+	if err == nil { // the tar's writer has not seen the content, so what fills its last block is written here, and another goes on
+		_, err = p.buffer.Write(make([]byte, -size&511))
+		p.tar = tar.NewWriter(p.buffer)
+	}
+	return moved, err
 }
 
 // escapes is what os.Root says of a name that leads out; it has no error to test for.

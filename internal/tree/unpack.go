@@ -27,11 +27,12 @@ type unpacker struct {
 	progress Progress
 	dirs     []*tar.Header // whose attributes are set at the end, by their names below the root
 	kept     int           // bytes of those
+	block    []byte        // of a file that is written
 }
 
 func newUnpacker(ctx context.Context, r io.Reader, o PutOptions) *unpacker {
 	raw := &bounded{r: ended{ctx: ctx, r: r}, most: o.MaxBytes}
-	return &unpacker{ctx: ctx, raw: raw, tar: tar.NewReader(raw), o: o}
+	return &unpacker{ctx: ctx, raw: raw, tar: tar.NewReader(raw), o: o, block: make([]byte, 64<<10)}
 }
 
 // bounded ends a reader with an error after so many bytes.
@@ -213,7 +214,7 @@ func (u *unpacker) regular(header *tar.Header, name string) error {
 		return err
 	}
 	defer f.Close()
-	n, err := io.Copy(f, u.tar)
+	n, err := io.CopyBuffer(struct{ io.Writer }{f}, u.tar, u.block)
 	u.progress.Bytes += n
 	if err != nil {
 		return err

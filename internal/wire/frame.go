@@ -100,6 +100,12 @@ func Append(b []byte, kind Kind, payload []byte) []byte {
 	return append(b, payload...)
 }
 
+// putHeader writes what is before a payload of n bytes.
+func putHeader(b []byte, kind Kind, n int) {
+	b[0] = byte(kind)
+	binary.BigEndian.PutUint32(b[1:], uint32(n))
+}
+
 // AppendAck appends an acknowledgement.
 func AppendAck(b []byte, kind Kind, offset uint64) []byte {
 	return Append(b, kind, binary.BigEndian.AppendUint64(nil, offset))
