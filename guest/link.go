@@ -25,8 +25,8 @@ type link struct {
 
 	sizes sync.Mutex // one size at a time
 
-	mu  sync.Mutex // one frame at a time; an agent that does not read holds it for as long as the connection lives
-	out *bufio.Writer
+	mu     sync.Mutex // one frame at a time; an agent that does not read holds it for as long as the connection lives
+	failed error      // why no frame can follow
 }
 
 // errBroken is a connection that ended before its answer, or before the process did.
@@ -76,7 +76,7 @@ func (s *stream) dial(ctx context.Context) (*link, error) {
 		}
 		return nil, refused(response.StatusCode, text)
 	}
-	l := &link{conn: conn, in: in, out: bufio.NewWriterSize(conn, 64<<10)}
+	l := &link{conn: conn, in: in}
 	if err := l.read(response.Header); err != nil {
 		conn.Close()
 		return nil, err
@@ -156,8 +156,8 @@ func final(err error) bool {
 func (l *link) frame(frame []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, err := l.out.Write(frame); err != nil {
-		return err
+	if l.failed == nil { // else it was in the middle of a frame, it may be
+		_, l.failed = l.conn.Write(frame)
 	}
-	return l.out.Flush()
+	return l.failed
 }

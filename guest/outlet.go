@@ -43,9 +43,12 @@ func (o *outlet) write(to io.Writer, tell func(frame []byte) error) {
 	if to == nil {
 		to = io.Discard
 	}
-	part := make([]byte, 64<<10)
+	var part []byte
+	n := 0
 	for offset := o.begin; ; {
-		n, err := o.buffer.ReadAt(part, offset, nil)
+		part = wire.NextPart(part, n, 64<<10)
+		var err error
+		n, err = o.buffer.ReadAt(part, offset, nil)
 		if err != nil {
 			return
 		}

@@ -131,7 +131,9 @@ func (s *stream) attached(ctx context.Context, l *link) (wire.Exit, error) {
 // send repeats the acknowledgements and the size, as those on the connection before may not have come, and sends standard input from where the agent is.
 func (s *stream) send(l *link, broken <-chan struct{}) {
 	for _, o := range []*outlet{s.stdout, s.stderr} {
-		l.frame(wire.AppendAck(nil, o.ack, o.passed.Load()))
+		if passed := o.passed.Load(); passed > 0 {
+			l.frame(wire.AppendAck(nil, o.ack, passed))
+		}
 	}
 	s.sendSize(l)
 	if !s.request.Stdin {
@@ -145,9 +147,12 @@ func (s *stream) send(l *link, broken <-chan struct{}) {
 			return false
 		}
 	}
-	part := make([]byte, 32<<10)
+	var part []byte
+	n := 0
 	for offset := l.taken; ; {
-		n, err := s.input.ReadAt(part, offset, stop)
+		part = wire.NextPart(part, n, 32<<10)
+		var err error
+		n, err = s.input.ReadAt(part, offset, stop)
 		if err == io.EOF && !s.terminal {
 			l.frame(wire.Append(nil, wire.StdinEnd, nil))
 		}

@@ -17,6 +17,12 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/wire"
 )
 
+// maxPart is the size of the largest part that a stream is moved in, in bytes.
+const maxPart = 32 << 10
+
+// togetherPatience is how long the end of a stream may wait for the other's and for the exit, to go with them in one write.
+const togetherPatience = time.Millisecond
+
 // attachment is one connection of the host to a process. A newer one ends it.
 type attachment struct {
 	process *process
@@ -26,8 +32,8 @@ type attachment struct {
 	from    wire.Attached
 	gone    atomic.Bool // nothing is sent any more
 
-	mu  sync.Mutex // one frame at a time
-	out *bufio.Writer
+	mu     sync.Mutex // one frame at a time
+	failed bool       // and none after one that failed
 }
 
 // keeps refuses a host that goes on from where it can't. The host that is attached stays so.
@@ -55,7 +61,7 @@ func (p *process) keeps(request *wire.Exec) error {
 
 // adopt makes conn the process's connection, in place of an older one, and answers the host. It returns nil when the host has made a later one already.
 func (p *process) adopt(conn net.Conn, request *wire.Exec) *attachment {
-	a := &attachment{process: p, conn: conn, nonce: request.Nonce, attempt: request.Attempt, out: bufio.NewWriterSize(conn, 128<<10)}
+	a := &attachment{process: p, conn: conn, nonce: request.Nonce, attempt: request.Attempt}
 	a.mu.Lock() // no frame comes before the answer
 	defer a.mu.Unlock()
 	p.mu.Lock()
@@ -79,9 +85,8 @@ func (p *process) adopt(conn net.Conn, request *wire.Exec) *attachment {
 		before.replaced()
 	}
 	text, _ := json.Marshal(a.from)
-	fmt.Fprintf(a.out, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %d\r\n%s: %s\r\n\r\n",
+	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %d\r\n%s: %s\r\n\r\n",
 		wire.Upgrade, wire.HeaderStdin, a.from.Stdin, wire.HeaderAttached, text)
-	a.out.Flush()
 	return a
 }
 
@@ -90,12 +95,14 @@ func (a *attachment) serve(in *bufio.Reader) (done bool) {
 	a.process.mu.Lock()
 	read := a.process.read
 	a.process.mu.Unlock()
-	a.frame(wire.AppendAck(nil, wire.AckStdin, read)) // what was said on the connection before may not have come
+	if read > 0 {
+		a.frame(wire.AppendAck(nil, wire.AckStdin, read)) // what was said on the connection before may not have come
+	}
 	var sending sync.WaitGroup
-	ends := make(chan struct{}, 2)
+	ends := make(chan wire.Kind, 2)
 	sending.Go(func() { a.send(a.process.stdout, wire.Stdout, wire.StdoutEnd, a.from.Stdout, ends) })
 	sending.Go(func() { a.send(a.process.stderr, wire.Stderr, wire.StderrEnd, a.from.Stderr, ends) })
-	sending.Go(func() { a.sendExit(ends) })
+	sending.Go(func() { a.sendEnds(ends) })
 	done = a.receive(in)
 	a.leave()
 	sending.Wait()
@@ -127,14 +134,17 @@ func (a *attachment) leave() {
 	a.stop()
 }
 
-// send sends one stream from an offset on, until its end or the attachment's.
-func (a *attachment) send(buffer *wire.Buffer, data, end wire.Kind, offset uint64, ends chan<- struct{}) {
-	defer func() { ends <- struct{}{} }()
-	part := make([]byte, 32<<10)
-	for {
-		n, err := buffer.ReadAt(part, offset, a.gone.Load)
+// send sends one stream from an offset on, until its end, which is for sendEnds to tell, or the attachment's.
+func (a *attachment) send(buffer *wire.Buffer, data, end wire.Kind, offset uint64, ends chan<- wire.Kind) {
+	var ended wire.Kind // none when the attachment ends
+	defer func() { ends <- ended }()
+	var part []byte
+	for n := 0; ; {
+		part = wire.NextPart(part, n, maxPart)
+		var err error
+		n, err = buffer.ReadAt(part, offset, a.gone.Load)
 		if err == io.EOF {
-			a.frame(wire.Append(nil, end, nil))
+			ended = end
 			return
 		}
 		if errors.Is(err, wire.ErrOffset) {
@@ -148,27 +158,46 @@ func (a *attachment) send(buffer *wire.Buffer, data, end wire.Kind, offset uint6
 	}
 }
 
-// sendExit comes after both streams' ends.
-func (a *attachment) sendExit(ends <-chan struct{}) {
-	<-ends
-	<-ends
-	if a.gone.Load() {
-		return
+// sendEnds sends the ends of both streams, then the exit: together, where they come together, as most do.
+func (a *attachment) sendEnds(ends <-chan wire.Kind) {
+	var frames []byte
+	var late <-chan time.Time
+	var exited <-chan struct{} // once both streams have ended
+	for streams := 2; ; {
+		select {
+		case kind := <-ends:
+			if kind != 0 {
+				frames = wire.Append(frames, kind, nil)
+			}
+			late = time.After(togetherPatience)
+			if streams--; streams > 0 {
+				continue
+			}
+			if a.gone.Load() {
+				return
+			}
+			exited = a.process.exited // comes soon
+		case <-late:
+			a.frame(frames)
+			frames = nil
+		case <-exited:
+			a.process.mu.Lock()
+			text, _ := json.Marshal(a.process.exit)
+			a.process.mu.Unlock()
+			a.frame(wire.Append(frames, wire.Exited, text))
+			return
+		}
 	}
-	<-a.process.exited // comes soon: both streams have ended
-	a.process.mu.Lock()
-	text, _ := json.Marshal(a.process.exit)
-	a.process.mu.Unlock()
-	a.frame(wire.Append(nil, wire.Exited, text))
 }
 
 func (a *attachment) frame(frame []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	_, err := a.out.Write(frame)
-	if err == nil {
-		err = a.out.Flush()
+	if a.failed { // in the middle of a frame, it may be
+		return
 	}
+	_, err := a.conn.Write(frame)
+	a.failed = err != nil
 	switch {
 	case err == nil:
 	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):

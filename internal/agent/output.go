@@ -21,10 +21,12 @@ type collector struct {
 func (c *collector) run() {
 	defer c.buffer.End()
 	defer c.pipe.Close()
-	part := make([]byte, 32<<10)
-	for {
+	var part []byte
+	for n := 0; ; {
+		part = wire.NextPart(part, n, maxPart)
 		c.idle.Store(time.Now().UnixNano())
-		n, err := c.pipe.Read(part)
+		var err error
+		n, err = c.pipe.Read(part)
 		c.idle.Store(0)
 		if _, dropped := c.buffer.Write(part[:n]); err != nil || dropped != nil {
 			return

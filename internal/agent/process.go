@@ -203,9 +203,12 @@ func ack(buffer *wire.Buffer, f wire.Frame) error {
 // feed moves standard input to the process, as fast as it reads, and tells the host how far it has come.
 func (p *process) feed() {
 	defer p.stdin.Close()
-	part := make([]byte, 32<<10)
-	for at, broken := uint64(0), false; ; {
-		n, err := p.input.ReadAt(part, at, nil)
+	var part []byte
+	n, broken := 0, false
+	for at, told := uint64(0), uint64(0); ; {
+		part = wire.NextPart(part, n, maxPart)
+		var err error
+		n, err = p.input.ReadAt(part, at, nil)
 		if err != nil {
 			return
 		}
@@ -219,8 +222,9 @@ func (p *process) feed() {
 		a := p.attached
 		p.read = at
 		p.mu.Unlock()
-		if a != nil {
+		if a != nil && at-told >= wire.Window/4 { // long before the host waits for it; who types need not hear of each key
 			a.frame(wire.AppendAck(nil, wire.AckStdin, at))
+			told = at
 		}
 	}
 }

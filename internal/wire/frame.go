@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // Kind says what a frame is.
@@ -68,16 +69,14 @@ func (r *Reader) Read() (Frame, error) {
 	if err != nil {
 		return Frame{}, err
 	}
-	if r.buffer == nil {
-		r.buffer = make([]byte, MaxPayload)
-	}
-	if _, err := io.ReadFull(r.r, r.buffer[:length]); err != nil {
+	r.buffer = slices.Grow(r.buffer[:0], length)[:length] // most streams are short
+	if _, err := io.ReadFull(r.r, r.buffer); err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
 		return Frame{}, err
 	}
-	return Frame{Kind: kind, Payload: r.buffer[:length]}, nil
+	return Frame{Kind: kind, Payload: r.buffer}, nil
 }
 
 // Header returns what a frame's first bytes say. ErrFrame when they are no frame's.
