@@ -19,7 +19,8 @@
 //
 // # Files
 //
-// [CopyTo] and [CopyFrom] copy files and trees as cp -a does; [ReadTar] and [WriteTar] are the streams below them, and [ReadFile], [WriteFile] and [Stat] are for one file. The host trusts
+// [CopyTo] and [CopyFrom] copy files and trees as cp -a does; [ReadTar] and [WriteTar] are the streams below them, and [ReadFile], [WriteFile] and [Stat] are for one file. [FS] is a
+// directory of the guest for whatever reads an fs.FS. The host trusts
 // nothing that a guest sends: CopyFrom writes below its destination and nowhere else, and no more than CopyOptions.MaxBytes.
 //
 // # Caveats

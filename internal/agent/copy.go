@@ -62,7 +62,7 @@ func (s *Server) source(request *wire.FilesRead, at string, follow bool) (*os.Fi
 		return nil, err
 	}
 	if request.Raw {
-		return openRegular(request.Path)
+		return openRegular(request.Path, request.Offset)
 	}
 	if name := request.Name; name == "" || strings.HasPrefix(name, "/") || strings.ContainsRune(name, 0) || path.Clean(name) != name {
 		return nil, refuse(wire.CodeInvalid, "name %q", name)
@@ -78,8 +78,11 @@ func (s *Server) source(request *wire.FilesRead, at string, follow bool) (*os.Fi
 	return nil, fileError(err)
 }
 
-// openRegular opens a regular file without waiting for anybody.
-func openRegular(at string) (*os.File, error) {
+// openRegular opens a regular file, at an offset, without waiting for anybody.
+func openRegular(at string, offset int64) (*os.File, error) {
+	if offset < 0 {
+		return nil, refuse(wire.CodeInvalid, "offset %d", offset)
+	}
 	f, err := os.OpenFile(at, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fileError(err)
@@ -87,6 +90,9 @@ func openRegular(at string) (*os.File, error) {
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = refuse(wire.CodeInvalid, "%q is no regular file", at)
+	}
+	if err == nil && offset > 0 {
+		_, err = f.Seek(offset, io.SeekStart)
 	}
 	if err != nil {
 		f.Close()
@@ -139,14 +145,20 @@ func (s *Server) statFile(w http.ResponseWriter, r *http.Request) {
 		fail(w, fileError(err))
 		return
 	}
-	file := wire.File{Name: info.Name(), Size: info.Size(), Mode: uint32(info.Mode()), ModTime: info.ModTime().UnixNano()}
-	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-		file.UID, file.GID = stat.Uid, stat.Gid
-	}
+	file := fileOf(info)
 	if info.Mode()&fs.ModeSymlink != 0 {
 		file.Link, _ = os.Readlink(request.Path)
 	}
 	answer(w, file)
+}
+
+// fileOf is what is told of a file.
+func fileOf(info fs.FileInfo) wire.File {
+	file := wire.File{Name: info.Name(), Size: info.Size(), Mode: uint32(info.Mode()), ModTime: info.ModTime().UnixNano()}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		file.UID, file.GID = stat.Uid, stat.Gid
+	}
+	return file
 }
 
 // stream turns a request into frames, does the work, and says how it ended.

@@ -103,6 +103,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	mux.HandleFunc("POST "+wire.PathFilesRead, s.readFiles)
 	mux.HandleFunc("POST "+wire.PathFilesWrite, s.writeFiles)
 	mux.HandleFunc("POST "+wire.PathFilesStat, s.statFile)
+	mux.HandleFunc("POST "+wire.PathFilesList, s.listFiles)
 	mux.HandleFunc("POST "+wire.PathSync, s.sync)
 	mux.HandleFunc("POST "+wire.PathShutdown, s.shutdown)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: s.log}

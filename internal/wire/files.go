@@ -7,10 +7,14 @@ const (
 	PathFilesRead  = "/v1/files/read"  // FilesRead, Upgrade. Answered by frames Data, then Copied.
 	PathFilesWrite = "/v1/files/write" // FilesWrite, Upgrade. Then frames Data and DataEnd; the answer is Copied, which may come before the end.
 	PathFilesStat  = "/v1/files/stat"  // FilesStat. The answer is a File.
+	PathFilesList  = "/v1/files/list"  // FilesList. The answer is a FilesListed.
 )
 
 // FeatureCopy is the requests for files, the frames Data, DataEnd and Copied, and CodeFull.
 const FeatureCopy = "copy"
+
+// FeatureFS is POST PathFilesList and FilesRead.Offset.
+const FeatureFS = "fs"
 
 // MaxPath bounds a path, and a name in a tar, in bytes (PATH_MAX).
 const MaxPath = 4096
@@ -22,6 +26,8 @@ type FilesRead struct {
 	Devices bool   `json:"devices,omitempty"` // Take devices and named pipes too. Without it they are an error.
 	// Raw asks for the content of a regular file instead, whatever size it claims to have.
 	Raw bool `json:"raw,omitempty"`
+	// Offset is where a raw content begins. Beyond the file's end there is nothing.
+	Offset int64 `json:"offset,omitempty"`
 }
 
 // FilesWrite is the body of POST PathFilesWrite. What comes is a tar.
@@ -42,6 +48,18 @@ type FilesWrite struct {
 type FilesStat struct {
 	Path   string `json:"path"`
 	Follow bool   `json:"follow,omitempty"` // Of a symbolic link, what it leads to.
+}
+
+// FilesList is the body of POST PathFilesList: what is in a directory, page by page.
+type FilesList struct {
+	Path  string `json:"path"`            // Absolute. Symbolic links are followed.
+	After string `json:"after,omitempty"` // FilesListed.Next of the page before.
+}
+
+// FilesListed is one page, in the order of names' bytes. Names that are not UTF-8 are left out.
+type FilesListed struct {
+	Files []File `json:"files"`          // Symbolic links are themselves, without Link.
+	Next  string `json:"next,omitempty"` // There may be more after it: ask with it as After.
 }
 
 // File is what a guest says of a file.
