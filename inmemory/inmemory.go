@@ -4,7 +4,7 @@
 //
 // # Caveats
 //
-// No guest executes anything. A console holds one line for each start, and Dial reaches what Options.Dial provides: nobody listens otherwise.
+// No guest executes anything, unless Options.Dial leads to an agent: see the example of package guest/guesttest. A console holds one line for each start, and Dial reaches what Options.Dial provides: nobody listens otherwise.
 package inmemory
 
 import (
@@ -26,7 +26,7 @@ type Options struct {
 	// Fault is called at the beginning of every verb of the driver, with the verb's name, such as "start", and the machine's uid, or its name for "create". An error that it returns
 	// is the verb's, and nothing has changed. Optional.
 	Fault func(verb, ref string) error
-	// Dial connects to a port of a machine that runs. Optional: nobody listens, which is syscall.ECONNREFUSED.
+	// Dial connects to a port of a machine that runs. Optional: nobody listens, which is syscall.ECONNREFUSED. With that of package guest/guesttest machines execute commands, on this host.
 	Dial func(ctx context.Context, uid string, port uint32) (net.Conn, error)
 	// MaxVMs bounds the number of machines: microvm.ErrExhausted. Optional: no bound.
 	MaxVMs int

@@ -2,7 +2,7 @@
 
 // Package guesttest is a guest agent within this process, for tests of code that uses package guest: commands run on this machine, as this user.
 //
-// There is only one type: an [Agent] is a guest.Dialer, whose connections can be cut.
+// There is only one type: an [Agent] is a guest.Dialer, whose connections can be cut. With package inmemory it makes the whole of a machine within a test: the example does that.
 //
 // # Caveats
 //
@@ -24,10 +24,13 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/wire"
 )
 
-// Agent is an agent that runs until its test ends.
+// Agent is an agent that runs until its test ends, or Close.
 type Agent struct {
+	dir            string
 	path, metadata string
 	secrets        string
+	stop           context.CancelFunc
+	done           chan error
 
 	mu    sync.Mutex
 	conns map[*conn]bool
@@ -36,34 +39,66 @@ type Agent struct {
 // New starts an agent for the test.
 func New(t testing.TB) *Agent {
 	t.Helper()
-	dir := t.TempDir()
-	a := &Agent{path: filepath.Join(dir, "agent"), metadata: filepath.Join(dir, "metadata"), secrets: memory(t), conns: map[*conn]bool{}}
-	server := agent.New(agent.Options{Secrets: a.secrets})
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 2)
-	for path, serve := range map[string]func(context.Context, net.Listener) error{a.path: server.Serve, a.metadata: server.ServeMetadata} {
-		listener, err := net.Listen("unix", path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		go func() { done <- serve(ctx, listener) }()
+	a, err := Start()
+	if err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		stop()
-		if err := errors.Join(<-done, <-done); err != nil {
+		if err := a.Close(); err != nil {
 			t.Error(err)
 		}
 	})
 	return a
 }
 
-// memory returns a directory of memory, which is removed with the test; none where the host has no such place.
-func memory(t testing.TB) string {
+// Start is New where there is no testing.TB, as in an example or a TestMain: Close must be called.
+func Start() (_ *Agent, err error) {
+	dir, err := os.MkdirTemp("", "microvm-guesttest-")
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	a := &Agent{
+		dir: dir, path: filepath.Join(dir, "agent"), metadata: filepath.Join(dir, "metadata"), secrets: memory(), stop: stop, conns: map[*conn]bool{}, done: make(chan error, 2),
+	}
+	server := agent.New(agent.Options{Secrets: a.secrets})
+	var listeners [2]net.Listener
+	for i, path := range []string{a.path, a.metadata} {
+		if listeners[i], err = net.Listen("unix", path); err != nil {
+			if i > 0 {
+				listeners[0].Close()
+			}
+			stop()
+			a.remove()
+			return nil, err
+		}
+	}
+	go func() { a.done <- server.Serve(ctx, listeners[0]) }()
+	go func() { a.done <- server.ServeMetadata(ctx, listeners[1]) }()
+	return a, nil
+}
+
+// Close ends the agent, and what it has started. It is called once.
+func (a *Agent) Close() error {
+	a.stop()
+	err := errors.Join(<-a.done, <-a.done)
+	a.remove()
+	return err
+}
+
+func (a *Agent) remove() {
+	os.RemoveAll(a.dir)
+	if a.secrets != "" {
+		os.RemoveAll(filepath.Dir(a.secrets))
+	}
+}
+
+// memory returns a directory in memory; none where the host has no such place.
+func memory() string {
 	dir, err := os.MkdirTemp("/dev/shm", "microvm-guesttest-")
 	if err != nil {
 		return ""
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
 	return filepath.Join(dir, "secrets")
 }
 
