@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -31,24 +32,47 @@ func attachCommand() *cobra.Command {
 }
 
 func processesCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, all bool
 	cmd := &cobra.Command{
-		Use:   "ps [flags] VM",
-		Short: "List the commands in a machine that the agent knows",
-		Args:  count(1, 1),
-		RunE: vmVerb(func(ctx context.Context, vm *microvm.VM, _ []string) error {
-			processes, err := guest.List(ctx, vm)
-			if err != nil {
-				return err
+		Use:   "ps [flags] [VM]",
+		Short: "List the commands in a machine that the agent knows; without VM, the machines that run",
+		Args:  count(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return runtimeVerb(func(ctx context.Context, rt *microvm.Runtime, _ []string) error {
+					return listMachines(ctx, rt, all, asJSON)
+				})(cmd, args)
 			}
-			if asJSON {
-				return printJSON(processes)
-			}
-			return printProcesses(processes)
-		}),
+			return vmVerb(func(ctx context.Context, vm *microvm.VM, _ []string) error {
+				processes, err := guest.List(ctx, vm)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return printJSON(processes)
+				}
+				return printProcesses(processes)
+			})(cmd, args)
+		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "also machines that do not run")
 	return cmd
+}
+
+// listMachines lists machines as docker ps does.
+func listMachines(ctx context.Context, rt *microvm.Runtime, all, asJSON bool) error {
+	infos, err := rt.List(ctx, nil)
+	if err != nil {
+		return err
+	}
+	infos = slices.DeleteFunc(infos, func(i microvm.Info) bool {
+		return !all && i.State != microvm.StateRunning && i.State != microvm.StatePaused
+	})
+	if asJSON {
+		return printJSON(infos)
+	}
+	return printTable(infos)
 }
 
 // printProcesses prints a line for each. What they are called is the guest's word, and so is quoted.

@@ -16,9 +16,10 @@ import (
 func consoleCommand() *cobra.Command {
 	var o microvm.ConsoleOptions
 	cmd := &cobra.Command{
-		Use:   "console VM [flags]",
-		Short: "Print what the guest wrote to its serial console",
-		Args:  count(1, 1),
+		Use:     "console VM [flags]",
+		Aliases: []string{"logs"},
+		Short:   "Print what the guest wrote to its serial console",
+		Args:    count(1, 1),
 		RunE: vmVerb(func(ctx context.Context, vm *microvm.VM, _ []string) error {
 			r, err := vm.Console(ctx, &o)
 			if err != nil {

@@ -12,7 +12,7 @@ import (
 )
 
 func destroyCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:     "destroy VM...",
 		Aliases: []string{"rm"},
 		Short:   "End machines and remove all that they had",
@@ -29,4 +29,6 @@ func destroyCommand() *cobra.Command {
 			return errors.Join(errs...)
 		}),
 	}
+	cmd.Flags().BoolP("force", "f", false, "nothing more than without it: a machine that runs is ended anyway")
+	return cmd
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,12 +26,13 @@ type execFlags struct {
 	stdin   bool
 	tty     bool
 	detach  bool
+	machine string // printed before the id of a command that is left; optional
 }
 
 func (f *execFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.SetInterspersed(false) // what follows the machine belongs to the command
-	flags.StringArrayVarP(&f.env, "env", "e", nil, "NAME=VALUE, repeatable")
+	flags.StringArrayVarP(&f.env, "env", "e", nil, "NAME=VALUE, or NAME for the value that it has here, repeatable")
 	flags.StringVarP(&f.dir, "workdir", "w", "", "working directory in the guest")
 	flags.StringVarP(&f.user, "user", "u", "", "user in the guest, by name or UID[:GID]")
 	flags.DurationVar(&f.timeout, "timeout", 0, "kill the command after this long")
@@ -59,11 +61,25 @@ func (f *execFlags) run(ctx context.Context, vm *microvm.VM, args []string) erro
 		return err
 	}
 	c := guest.Command(vm, args[0], args[1:]...)
-	c.Env, c.Dir, c.User, c.Timeout = f.env, f.dir, f.user, f.timeout
+	c.Env = ownVariables(f.env)
+	c.Dir, c.User, c.Timeout = f.dir, f.user, f.timeout
 	if f.detach {
 		return f.leave(ctx, c)
 	}
 	return f.stream(ctx, c)
+}
+
+// ownVariables gives those without a value the one that they have here; one that is not set here is left out.
+func ownVariables(env []string) (pairs []string) {
+	for _, text := range env {
+		if value, ok := os.LookupEnv(text); ok && !strings.Contains(text, "=") {
+			text += "=" + value
+		}
+		if strings.Contains(text, "=") {
+			pairs = append(pairs, text)
+		}
+	}
+	return pairs
 }
 
 // stream runs a command, or one that was attached to, with this process's streams.
@@ -75,7 +91,7 @@ func (f *execFlags) stream(ctx context.Context, c *guest.Cmd) error {
 	if f.tty {
 		return f.onTerminal(ctx, c)
 	}
-	return result(passSignals(ctx, c))
+	return result(passSignals(ctx, c, nil))
 }
 
 // leave starts a command that nobody waits for.
@@ -90,7 +106,7 @@ func (f *execFlags) leave(ctx context.Context, c *guest.Cmd) error {
 	if err := c.Start(ctx); err != nil {
 		return err
 	}
-	fmt.Println(c.ID)
+	fmt.Println(strings.TrimSpace(f.machine + " " + c.ID))
 	return nil
 }
 
@@ -108,12 +124,18 @@ func result(err error) error {
 // signalPatience is how long a command may take to end over a signal that was passed on to it, before it is killed.
 const signalPatience = 10 * time.Second
 
-// passSignals runs a command. The signal that ends ctx is passed on to it.
-func passSignals(ctx context.Context, c *guest.Cmd) error {
+// passSignals runs a command. The signal that ends ctx is passed on to it. Optionally something is begun when it has started, and ended with it.
+func passSignals(ctx context.Context, c *guest.Cmd, begin func(context.Context) (end func())) error {
 	running, kill := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer kill(nil)
-	if err := c.Start(ctx); err != nil {
+	started := context.AfterFunc(ctx, func() { kill(context.Cause(ctx)) }) // until there is a command to pass a signal to
+	err := c.Start(running)
+	started()
+	if err != nil {
 		return err
+	}
+	if begin != nil {
+		defer begin(running)()
 	}
 	stop := context.AfterFunc(ctx, func() {
 		by := interrupted{}

@@ -45,8 +45,23 @@ func run(ctx context.Context, args []string) int {
 		forwardCommand(), envCommand(), secretCommand(), stopCommand(), pauseCommand(), resumeCommand(),
 		renameCommand(), trimCommand(), destroyCommand(), listCommand(), inspectCommand(), consoleCommand(), waitCommand(), eventsCommand(),
 		doctorCommand(), kernelCommand(), imageCommand(), purgeCommand(), setupCommand())
+	root.AddCommand(dockerNames()...)
 	root.SetArgs(args)
 	return exitCode(ctx, root.ExecuteContext(ctx))
+}
+
+// dockerNames are the verbs of images where Docker's users look for them. They are not listed: microvm image is the place to read.
+func dockerNames() []*cobra.Command {
+	named := map[string]*cobra.Command{
+		"pull": imagePullCommand(), "images": imageListCommand(), "rmi": imageRemoveCommand(), "build": imageBuildCommand(), "load": imageImportCommand(),
+	}
+	var all []*cobra.Command
+	for name, cmd := range named {
+		_, arguments, _ := strings.Cut(cmd.Use, " ")
+		cmd.Use, cmd.Aliases, cmd.Hidden = name+" "+arguments, nil, true
+		all = append(all, cmd)
+	}
+	return all
 }
 
 // noCommand shows what there is, or refuses a command that there is not.

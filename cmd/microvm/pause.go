@@ -21,9 +21,10 @@ func pauseCommand() *cobra.Command {
 
 func resumeCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "resume VM",
-		Short: "Let a paused machine go on",
-		Args:  count(1, 1),
-		RunE:  vmVerb(func(ctx context.Context, vm *microvm.VM, _ []string) error { return vm.Resume(ctx) }),
+		Use:     "resume VM",
+		Aliases: []string{"unpause"},
+		Short:   "Let a paused machine go on",
+		Args:    count(1, 1),
+		RunE:    vmVerb(func(ctx context.Context, vm *microvm.VM, _ []string) error { return vm.Resume(ctx) }),
 	}
 }

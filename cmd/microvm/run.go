@@ -23,6 +23,7 @@ const cleanUpPatience = 30 * time.Second
 type runFlags struct {
 	spec       specFlags
 	exec       execFlags
+	volumes    []string
 	name, pull string
 	keep       bool
 	remove     bool
@@ -36,7 +37,8 @@ func runCommand() *cobra.Command {
 		Short: "Create a machine of an image, execute a command in it, destroy it; exit with the command's status",
 		Long: "run creates a machine of an image, executes a command in it, destroys it, and exits with the command's status.\n\n" +
 			"IMAGE is a name, such as debian:12, or a path that begins with / or ./. With --image, --rootfs or --diskless there is no IMAGE: all arguments are the command. " +
-			"Without a COMMAND the image's own is executed, with its environment, user and directory.",
+			"Without a COMMAND the image's own is executed, with its environment, user and directory.\n\n" +
+			"A --volume is a copy, made before the command: what the command changes does not come back, but with :out, which copies DST over SRC after the command, whatever its status is, and removes nothing there.",
 		Args: count(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			args, err := f.takeImage(cmd.Context(), args)
@@ -49,7 +51,8 @@ func runCommand() *cobra.Command {
 	f.spec.add(cmd.Flags())
 	f.exec.add(cmd)
 	cmd.Flags().StringVar(&f.name, "name", "", "the machine's name (default run-TIME)")
-	cmd.Flags().BoolVar(&f.keep, "keep", false, "leave the machine running")
+	cmd.Flags().StringArrayVarP(&f.volumes, "volume", "v", nil, volumeUsage)
+	cmd.Flags().BoolVar(&f.keep, "keep", false, "leave the machine running; --detach does too")
 	cmd.Flags().BoolVar(&f.remove, "rm", false, "destroy the machine afterwards: what happens anyway, without --keep")
 	cmd.Flags().StringVar(&f.pull, "pull", "missing", "get the image from its registry: missing, always or never")
 	cmd.Flags().StringVar(&f.entrypoint, "entrypoint", "", "a program in place of the image's entry point")
@@ -61,11 +64,8 @@ func (f *runFlags) takeImage(ctx context.Context, args []string) ([]string, erro
 	if !slices.Contains([]string{"missing", "always", "never"}, f.pull) {
 		return nil, usageError{fmt.Errorf("--pull is missing, always or never, not %q", f.pull)}
 	}
-	if f.keep && f.remove {
-		return nil, usageError{errors.New("--rm and --keep exclude each other")}
-	}
-	if f.exec.detach && !f.keep {
-		return nil, usageError{errors.New("--detach needs --keep: nobody would be there to destroy the machine")}
+	if f.keep = f.keep || f.exec.detach; f.keep && f.remove {
+		return nil, usageError{errors.New("--rm and --keep, or --detach, exclude each other: nobody would be there to destroy the machine")}
 	}
 	if f.spec.spec.Image == "" && f.spec.spec.Rootfs == "" && !f.spec.spec.Diskless {
 		f.spec.spec.Image, args = args[0], args[1:]
@@ -97,6 +97,10 @@ func (f *runFlags) run(ctx context.Context, rt *microvm.Runtime, args []string) 
 	if err != nil {
 		return err
 	}
+	volumes, err := parseVolumes(f.volumes)
+	if err != nil {
+		return err
+	}
 	if f.name == "" {
 		f.name = "run-" + strings.ReplaceAll(time.Now().UTC().Format("20060102-150405.000000"), ".", "-")
 	}
@@ -120,7 +124,29 @@ func (f *runFlags) run(ctx context.Context, rt *microvm.Runtime, args []string) 
 	if err := vm.Start(ctx, nil); err != nil {
 		return err
 	}
-	return f.exec.run(ctx, vm, args)
+	return f.execute(ctx, vm, volumes, args)
+}
+
+// execute executes between the volumes' ways in and back. Who leaves the command is told the machine's name too: both are what attach takes.
+func (f *runFlags) execute(ctx context.Context, vm *microvm.VM, volumes []volume, args []string) error {
+	if f.exec.detach {
+		if slices.ContainsFunc(volumes, func(v volume) bool { return v.back }) {
+			return usageError{errors.New("--detach and a --volume with :out exclude each other: nobody would be there to copy it back")}
+		}
+		f.exec.machine = f.name
+	}
+	for _, v := range volumes {
+		if err := v.put(ctx, vm); err != nil {
+			return err
+		}
+	}
+	err := f.exec.run(ctx, vm, args)
+	for _, v := range volumes {
+		if v.back && ctx.Err() == nil {
+			err = errors.Join(err, v.get(ctx, vm))
+		}
+	}
+	return err
 }
 
 // command returns what to execute: the entry point, with the caller's arguments or, without any, the image's. The image's environment, user and directory hold where the caller says

@@ -22,8 +22,9 @@ type specFlags struct {
 }
 
 func (f *specFlags) add(flags *pflag.FlagSet) {
-	flags.IntVar(&f.spec.VCPUs, "vcpus", 0, "virtual CPUs, 1 to 32")
-	flags.IntVar(&f.spec.MemoryMiB, "memory", 0, "memory in MiB")
+	flags.Var(processors{&f.spec.VCPUs}, "cpus", "virtual CPUs, 1 to 32")
+	flags.Var(processors{&f.spec.VCPUs}, "vcpus", "the same as --cpus")
+	flags.VarP(mebibytes{&f.spec.MemoryMiB}, "memory", "m", "memory in MiB, or with a unit, as 512m or 2g")
 	flags.StringVar(&f.spec.Kernel, "kernel", "", "path of an uncompressed kernel, or the name of one that `microvm kernel` has")
 	flags.StringVar(&f.spec.Initrd, "initrd", "", "path of an initial RAM file system")
 	flags.StringVar(&f.spec.KernelArgs, "kernel-args", "", "appended to the kernel's command line")

@@ -23,7 +23,7 @@ func (f *execFlags) onTerminal(ctx context.Context, c *guest.Cmd) (err error) {
 	c.TTY = &guest.TTY{Rows: defaultRows, Cols: defaultCols}
 	fd := int(os.Stdin.Fd())
 	if !f.stdin || !term.IsTerminal(fd) {
-		return result(passSignals(ctx, c))
+		return result(passSignals(ctx, c, nil))
 	}
 	if cols, rows, err := term.GetSize(fd); err == nil && rows > 0 && cols > 0 {
 		c.TTY = &guest.TTY{Rows: rows, Cols: cols}
@@ -36,11 +36,7 @@ func (f *execFlags) onTerminal(ctx context.Context, c *guest.Cmd) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, term.Restore(fd, before)) }()
-	if err := c.Start(ctx); err != nil {
-		return err
-	}
-	defer followSize(ctx, c, fd)()
-	return result(c.Wait())
+	return result(passSignals(ctx, c, func(ctx context.Context) func() { return followSize(ctx, c, fd) }))
 }
 
 // followSize tells the guest of each new size of the window.
