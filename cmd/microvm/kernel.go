@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/tangle-network/microvm-runtime/firecracker"
 	"github.com/tangle-network/microvm-runtime/internal/kernels"
+	"github.com/tangle-network/microvm-runtime/internal/setup"
 	"github.com/tangle-network/microvm-runtime/kernel"
 )
 
@@ -24,7 +26,7 @@ func kernelCommand() *cobra.Command {
 		Args:  count(0, 0),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(kernelListCommand(), kernelCheckCommand(), kernelImportCommand(), kernelRemoveCommand())
+	cmd.AddCommand(kernelListCommand(), kernelCheckCommand(), kernelFetchCommand(), kernelImportCommand(), kernelRemoveCommand())
 	return cmd
 }
 
@@ -164,23 +166,61 @@ func kernelImportCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			k, err := dir.Import(cmd.Context(), name, source)
-			if err != nil {
-				return err
-			}
-			fmt.Println(k.Name)
-			if k.Modules == 0 {
-				fmt.Fprintln(os.Stderr, "microvm: it has no modules (fine when all is built in; else give --modules)")
-			}
-			if k.Checked && len(k.Findings) > 0 {
-				fmt.Fprintf(os.Stderr, "microvm: it lacks something: %s (microvm kernel check %s)\n", verdict(k), k.Name)
-			}
-			return nil
+			return importKernel(cmd.Context(), dir, name, source)
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "the kernel's name (default its release)")
 	cmd.Flags().StringVar(&source.Modules, "modules", "", "its modules: lib/modules/RELEASE (default the package's, or where distributions have them)")
 	cmd.Flags().StringVar(&source.Config, "config", "", "its configuration (default the package's, the one beside it, or the one built in)")
+	return cmd
+}
+
+// importKernel prepares a kernel, prints its name, and says what it lacks.
+func importKernel(ctx context.Context, dir kernels.Dir, name string, source kernels.Source) error {
+	k, err := dir.Import(ctx, name, source)
+	if err != nil {
+		return err
+	}
+	fmt.Println(k.Name)
+	if k.Modules == 0 {
+		fmt.Fprintln(os.Stderr, "microvm: it has no modules (fine when all is built in; else give --modules)")
+	}
+	if k.Checked && len(k.Findings) > 0 {
+		fmt.Fprintf(os.Stderr, "microvm: it lacks something: %s (microvm kernel check %s)\n", verdict(k), k.Name)
+	}
+	return nil
+}
+
+func kernelFetchCommand() *cobra.Command {
+	var name, sum string
+	var source kernels.Source
+	cmd := &cobra.Command{
+		Use:   "fetch [flags] [PACKAGE|URL]",
+		Short: "Get a kernel and prepare it: a package of the distribution, or a release by its URL and sha256; print its name",
+		Long: "fetch gets a kernel and prepares it, as import does with one that is here.\n\n" +
+			"A PACKAGE is one of the distribution's, which apt checks, such as linux-image-amd64 or linux-image-6.1.0-56-cloud-amd64-unsigned; without it, its kernel for virtual machines. A URL leads " +
+			"to a vmlinux, a vmlinuz or a Debian package, such as one of Firecracker's releases, and --sha256 says what is there.",
+		Args: count(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, err := claimKernels()
+			if err != nil {
+				return err
+			}
+			temp, err := os.MkdirTemp("", "microvm-kernel-")
+			if err != nil {
+				return err
+			}
+			defer os.RemoveAll(temp)
+			if source.Image, err = setup.FetchKernel(cmd.Context(), temp, strings.Join(args, ""), sum, os.Stderr); err != nil {
+				return fmt.Errorf("fetch a kernel: %w", err)
+			}
+			return importKernel(cmd.Context(), dir, name, source)
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "", "the kernel's name (default its release)")
+	cmd.Flags().StringVar(&sum, "sha256", "", "what a URL leads to, in 64 hexadecimal digits")
+	cmd.Flags().StringVar(&source.Modules, "modules", "", "its modules: lib/modules/RELEASE (default the package's)")
+	cmd.Flags().StringVar(&source.Config, "config", "", "its configuration (default the package's, or the one built in)")
 	return cmd
 }
 

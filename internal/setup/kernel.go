@@ -3,6 +3,7 @@
 package setup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,35 +23,34 @@ func (r *runner) kernel(ctx context.Context) error {
 	if exists(r.parts.Vmlinux) && exists(r.parts.Vmlinuz) {
 		return nil
 	}
-	name, err := r.currentKernel(ctx)
+	name, err := r.currentKernel(ctx, "")
 	if err != nil {
 		return err
 	}
-	r.say("kernel: fetching %s", name)
 	dir, err := os.MkdirTemp(r.parts.Cache, "kernel-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := r.command(ctx, dir, "apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", name); err != nil {
+	deb, err := r.downloadPackage(ctx, dir, name)
+	if err != nil {
 		return err
 	}
-	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
-	if err != nil || len(debs) != 1 {
-		return fmt.Errorf("apt-get download left %d packages", len(debs))
-	}
-	return r.installKernel(debs[0], filepath.Join(dir, "out"))
+	return r.installKernel(deb, filepath.Join(dir, "out"))
 }
 
-// currentKernel resolves the package: its version changes every few days.
-func (r *runner) currentKernel(ctx context.Context) (string, error) {
+// currentKernel resolves a package that depends on the present one of its kind, whose version changes every few days; "" is the kernel for virtual machines. Any other package is itself.
+func (r *runner) currentKernel(ctx context.Context, wanted string) (string, error) {
+	named := cmp.Or(wanted, kernelPackage)
 	show := func() (string, error) {
-		out, err := exec.CommandContext(ctx, "apt-cache", "depends", kernelPackage).Output()
-		name, ok := dependedOn(string(out))
-		if !ok {
-			return "", errors.Join(fmt.Errorf("apt knows no package %s (supported: %s; elsewhere put vmlinuz, vmlinux and lib/modules/RELEASE of a kernel into %s)", kernelPackage, strings.Join(supported, ", "), filepath.Dir(r.parts.Vmlinux)), err)
+		out, err := exec.CommandContext(ctx, "apt-cache", "depends", "--", named).Output()
+		if name, ok := dependedOn(string(out)); ok {
+			return name + "-unsigned", nil
 		}
-		return name + "-unsigned", nil
+		if err == nil && wanted != "" && strings.HasPrefix(string(out), wanted+"\n") {
+			return wanted, nil
+		}
+		return "", errors.Join(fmt.Errorf("apt knows no package %s (supported: %s; elsewhere put vmlinuz, vmlinux and lib/modules/RELEASE of a kernel into CACHE/kernel/current, or import one with microvm kernel import)", named, strings.Join(supported, ", ")), err)
 	}
 	if name, err := show(); err == nil {
 		return name, nil
@@ -61,10 +61,10 @@ func (r *runner) currentKernel(ctx context.Context) (string, error) {
 	return show()
 }
 
-// dependedOn returns the first package that another depends on, out of what apt-cache says.
+// dependedOn returns the kernel that a package depends on, out of what apt-cache says; one that has a kernel depends on none.
 func dependedOn(depends string) (string, bool) {
 	for line := range strings.Lines(depends) {
-		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "Depends: "); ok {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "Depends: "); ok && strings.HasPrefix(name, "linux-image-") {
 			return name, true
 		}
 	}
