@@ -29,7 +29,7 @@ func TestLabExec(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *microvm.VM){
 		"streams and status": testStreams, "environment, directory and user": testEnvironment, "ends": testEnds, "input": testInput, "64 MiB there and back": test64MiB,
 		"a reader that stalls": testStalledReader, "50 at once": testFifty, "the system around": testSystem, "a command that takes all memory": testMemoryHog,
-		"a pause in the middle": testPauseInTheMiddle, "another name in the middle": testRenameInTheMiddle, "a terminal": testTerminal, "no caller": testDetached, "connections": testConnections,
+		"a pause in the middle": testPauseInTheMiddle, "another name in the middle": testRenameInTheMiddle, "a terminal": testTerminal, "no caller": testDetached, "connections": testConnections, "variables, secrets and the clock": testSettings, "files": testFS,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, vm) })
 	}

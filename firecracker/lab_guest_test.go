@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"io/fs"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -90,5 +92,46 @@ func testDetached(t *testing.T, vm *microvm.VM) {
 	}
 	if u := attached.Exit.Usage; u == nil || u.User+u.System <= 0 || u.MaxRSS <= 0 {
 		t.Errorf("usage %+v", u)
+	}
+}
+
+// testSettings gives the guest variables, a secret and a time, and takes them away again.
+func testSettings(t *testing.T, vm *microvm.VM) {
+	if err := errors.Join(guest.SetEnv(t.Context(), vm, map[string]string{"FOR_ALL": "a b"}), guest.SetSecret(t.Context(), vm, "key", []byte("s3cr3t\n"))); err != nil {
+		t.Fatal(err)
+	}
+	const look = `echo "$FOR_ALL"; cat /run/microvm/secrets/key; stat -f -c %T /run/microvm/secrets`
+	if got := sh(t, vm, look); got != "a b\ns3cr3t\ntmpfs" {
+		t.Errorf("it sees %q", got)
+	}
+	if err := errors.Join(guest.SetEnv(t.Context(), vm, map[string]string{"FOR_ALL": ""}), guest.DeleteSecret(t.Context(), vm, "key")); err != nil {
+		t.Error(err)
+	}
+	if got := sh(t, vm, `echo "${FOR_ALL-none}"; ls /run/microvm/secrets`); got != "none" {
+		t.Errorf("it still sees %q", got)
+	}
+	before := time.Now()
+	if _, err := guest.SetClock(t.Context(), vm, time.Date(2031, 5, 6, 12, 0, 0, 0, time.UTC)); err != nil {
+		t.Fatal(err)
+	}
+	if got := sh(t, vm, "date -u +%Y-%m-%dT%H"); got != "2031-05-06T12" {
+		t.Errorf("its time is %s", got)
+	}
+	skew, err := guest.SetClock(t.Context(), vm, time.Now())
+	if err != nil || skew < time.Date(2031, 5, 6, 0, 0, 0, 0, time.UTC).Sub(before) {
+		t.Errorf("it was ahead by %v, %v", skew, err)
+	}
+}
+
+// testFS reads the guest's files as an fs.FS.
+func testFS(t *testing.T, vm *microvm.VM) {
+	fsys := guest.FS(t.Context(), vm, "/etc")
+	text, err := fs.ReadFile(fsys, "os-release")
+	if want := sh(t, vm, "cat /etc/os-release"); err != nil || strings.TrimSpace(string(text)) != want {
+		t.Errorf("%q, %v, want %q", text, err, want)
+	}
+	entries, err := fs.ReadDir(fsys, ".")
+	if want := sh(t, vm, "ls -A /etc | wc -l"); err != nil || strconv.Itoa(len(entries)) != want {
+		t.Errorf("%d entries, %v, want %s", len(entries), err, want)
 	}
 }

@@ -50,7 +50,7 @@ func TestLabCommands(t *testing.T) {
 	}
 	expect(t, 0, "destroy", "one")
 	expect(t, 3, "run", p.Base, "sh", "-c", "exit 3")
-	expect(t, 3, "run", "--image", p.Base, "sh", "-c", "exit 3")
+	runsWithVolume(t, p.Base)
 	if stdout, _ := expect(t, 0, "ls", "--json"); stdout != "[]\n" {
 		t.Errorf("machines %s", stdout)
 	}
@@ -100,6 +100,10 @@ func TestLabRunImage(t *testing.T) {
 	if stdout, _ := expect(t, 1, "exec", "one", "/bin/busybox", "tty"); stdout != "not a tty\n" {
 		t.Errorf("without one it says %q", stdout)
 	}
+	types(t)
+	copiesTree(t)
+	fetches(t, program)
+	losesNothing(t, program)
 	expect(t, 0, "destroy", "one")
 	expect(t, 0, "image", "rm", reference)
 }
