@@ -108,8 +108,8 @@ func makeDirs(ctx context.Context, d guest.Dialer, dir string) error {
 	w := tar.NewWriter(&b)
 	name := ""
 	for _, part := range slices.Backward(missing) {
-		name += part + "/"
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: 0o755, ModTime: time.Now(), Format: tar.FormatPAX}); err != nil {
+		name = path.Join(name, part)
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, ModTime: time.Now(), Format: tar.FormatPAX}); err != nil {
 			return err
 		}
 	}
