@@ -41,6 +41,9 @@ func (s *stream) connect(ctx context.Context) (*link, error) {
 func persist[T any](ctx context.Context, patience time.Duration, ask func() (T, error)) (T, error) {
 	for begin := time.Now(); ; {
 		answer, err := ask()
+		if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) { // it ended while it was asked
+			return answer, fmt.Errorf("%w (last: %w)", cause, err)
+		}
 		if !errors.Is(err, errBroken) || time.Since(begin) > patience {
 			return answer, err
 		}

@@ -51,6 +51,18 @@ func TestStartAsksAgainButNotForEver(t *testing.T) {
 	if err := Command(d, "true").Start(ctx); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("a context that ends first: %v, want both reasons", err)
 	}
+	over, end := context.WithCancel(t.Context())
+	if err := Command(ending{end}, "true").Start(over); !errors.Is(err, context.Canceled) || !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a context that ends while it is dialled: %v, want both reasons", err)
+	}
+}
+
+// ending is a Dialer during whose call the context ends.
+type ending struct{ end func() }
+
+func (e ending) Dial(context.Context, uint32) (net.Conn, error) {
+	e.end()
+	return nil, syscall.ECONNREFUSED
 }
 
 func TestABrokenStreamIsGivenUpWithItsLastError(t *testing.T) {
