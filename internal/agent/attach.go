@@ -85,8 +85,9 @@ func (p *process) adopt(conn net.Conn, request *wire.Exec) *attachment {
 		before.replaced()
 	}
 	text, _ := json.Marshal(a.from)
-	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %d\r\n%s: %s\r\n\r\n",
+	_, err := fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %d\r\n%s: %s\r\n\r\n",
 		wire.Upgrade, wire.HeaderStdin, a.from.Stdin, wire.HeaderAttached, text)
+	a.failed = err != nil
 	return a
 }
 
