@@ -40,12 +40,21 @@ func require(ctx context.Context, d Dialer, features ...string) error {
 	if err != nil {
 		return err
 	}
+	return lacks(health, features...)
+}
+
+// lacks returns ErrUnsupported when an agent lacks one of the features.
+func lacks(health Health, features ...string) error {
 	for _, feature := range features {
 		if !slices.Contains(health.Features, feature) {
-			return fmt.Errorf("%w: the guest's agent is too old for %q (start the machine again with a newer one)", microvm.ErrUnsupported, feature)
+			return tooOld(feature)
 		}
 	}
 	return nil
+}
+
+func tooOld(feature string) error {
+	return fmt.Errorf("%w: the guest's agent is too old for %q (start the machine again with a newer one)", microvm.ErrUnsupported, feature)
 }
 
 // explain returns ErrUnsupported for a failure whose reason is that the agent lacks a feature, or ErrIncompatible: it answers to no path that it does not know. So what it has costs no question.

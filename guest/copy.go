@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"path"
 	"path/filepath"
 	"strings"
@@ -19,6 +18,10 @@ import (
 type CopyOptions struct {
 	// Exact makes the destination the copy's name also where a directory is there: the two are merged. So a copy can be repeated, which an ended one should be.
 	Exact bool
+	// Resume goes on with a copy that ended early, of which a [CopyError] told: files and links at the destination that are as the source's, by size and time of the last change, are not copied
+	// again, up to the first that is not. Set Exact too where the first copy made the destination, as it is there now. One file alone is copied again. ErrUnsupported when the agent is
+	// too old.
+	Resume bool
 	// Owners keeps owners and groups by their numbers. Without it all belongs to root in the guest, and to this process's user on the host.
 	Owners bool
 	// Setuid keeps set-user-ID and set-group-ID bits, and capabilities.
@@ -42,7 +45,7 @@ var (
 	ErrUnsafe = tree.ErrUnsafe
 	// ErrTooMuch is returned when the guest sends more than MaxBytes or MaxFiles.
 	ErrTooMuch = tree.ErrTooMuch
-	// ErrBroken is returned when the connection broke: what was copied until then stays, and the copy can be made again.
+	// ErrBroken is returned when the connection broke and could not be made again: what was copied until then stays, and CopyOptions.Resume goes on.
 	ErrBroken = errBroken
 )
 
@@ -74,6 +77,9 @@ func (e *CopyError) Unwrap() error { return e.Err }
 // directory's content that is put there. Where nothing is, guestPath is the copy's name; its parent must be there. A file takes the place of a file. A directory is merged
 // with one of that name. A symbolic link is copied as it is: with "/" at its end it is what it leads to.
 //
+// A connection that breaks, as all do when the machine is snapshotted, is made again for 30 seconds, and the copy goes on where the guest has come to, within a file too; what changed in the source meanwhile behind that
+// is not looked at again. An agent that is too old for it makes that [ErrBroken].
+//
 // Any error that is not about the arguments is a *[CopyError]. ErrNotFound, ErrDenied and syscall.ENOSPC are the guest's, errors of package io/fs the host's. A copy that ended
 // so left whole files, and no part of one.
 func CopyTo(ctx context.Context, d Dialer, hostPath, guestPath string, o *CopyOptions) error {
@@ -86,18 +92,15 @@ func CopyTo(ctx context.Context, d Dialer, hostPath, guestPath string, o *CopyOp
 	request := wire.FilesWrite{
 		Path: absolute(guestPath), Name: filepath.ToSlash(name), Contents: contents, Exact: o.Exact, Owners: o.Owners, Setuid: o.Setuid, Devices: o.Devices,
 	}
-	var progress tree.Progress
-	result, err := send(ctx, d, &request, true, func(ctx context.Context, w io.Writer) (err error) {
-		progress, err = tree.Pack(ctx, w, at, tree.PackOptions{Name: ".", Follow: follow, Devices: o.Devices})
-		return err
-	})
+	c := &uploading{dialer: d, request: &request, at: at, pack: tree.PackOptions{Name: ".", Follow: follow, Devices: o.Devices}}
+	result, err := c.run(ctx, o.Resume)
 	if err != nil && result == nil {
-		return &CopyError{Op: op, Path: guestPath, File: progress.File, Files: progress.Files, Bytes: progress.Bytes, Err: err}
+		return &CopyError{Op: op, Path: guestPath, File: c.progress.File, Files: c.progress.Files, Bytes: c.progress.Bytes, Err: err}
 	}
 	return copyError(op, guestPath, result, err)
 }
 
-// CopyFrom copies a file or a directory of the guest to the host. Destinations and errors are as CopyTo's.
+// CopyFrom copies a file or a directory of the guest to the host. Destinations, errors, and what becomes of a connection that breaks are as CopyTo's.
 //
 // Nothing is written outside of the destination, whatever the guest says and whatever happens there meanwhile. Symbolic links come as they are: one may lead to where the guest likes,
 // so follow none without a look.
@@ -112,18 +115,11 @@ func CopyFrom(ctx context.Context, d Dialer, guestPath, hostPath string, o *Copy
 	}
 	guestPath = absolute(guestPath)
 	_, name, contents, _ := tree.Source(guestPath)
-	r, err := receive(ctx, d, wire.FilesRead{Path: guestPath, Name: ".", Devices: o.Devices})
-	if err != nil {
-		return &CopyError{Op: op, Path: guestPath, Err: err}
-	}
-	defer r.Close()
-	progress, err := tree.Put(ctx, r, hostPath, tree.PutOptions{
+	c := &downloading{dialer: d, request: wire.FilesRead{Path: guestPath, Name: ".", Devices: o.Devices}}
+	progress, err := c.run(ctx, hostPath, o.Resume, tree.PutOptions{
 		Name: name, Contents: contents, Exact: o.Exact, Owners: o.Owners, Setuid: o.Setuid, Devices: o.Devices,
 		MaxBytes: cmp.Or(o.MaxBytes, defaultMaxBytes), MaxFiles: cmp.Or(o.MaxFiles, defaultMaxFiles),
 	})
-	if err == nil {
-		err = r.drain()
-	}
 	if err != nil {
 		return &CopyError{Op: op, Path: guestPath, File: progress.File, Files: progress.Files, Bytes: progress.Bytes, Err: ended(ctx, err)}
 	}

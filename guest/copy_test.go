@@ -348,8 +348,45 @@ func (c *cut) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func TestACutConnection(t *testing.T) {
-	a := guesttest.New(t)
+// aged hides features of an agent.
+type aged struct {
+	guest.Dialer
+	features string
+}
+
+func (o aged) Dial(ctx context.Context, port uint32) (net.Conn, error) {
+	conn, err := o.Dialer.Dial(ctx, port)
+	if err != nil {
+		return nil, err
+	}
+	return &agedConn{Conn: conn, features: o.features}, nil
+}
+
+// agedConn answers to health itself.
+type agedConn struct {
+	net.Conn
+	features string
+	answer   *strings.Reader
+}
+
+func (c *agedConn) Write(p []byte) (int, error) {
+	if bytes.HasPrefix(p, []byte("GET "+wire.PathHealth)) {
+		c.answer = strings.NewReader(answer(http.StatusOK, `{"protocol":1,"features":[`+c.features+`]}`))
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *agedConn) Read(p []byte) (int, error) {
+	if c.answer != nil {
+		return c.answer.Read(p)
+	}
+	return c.Conn.Read(p)
+}
+
+// TestACutConnectionToAnOlderAgent: a copy does not go on, and says how far it came.
+func TestACutConnectionToAnOlderAgent(t *testing.T) {
+	a := aged{guesttest.New(t), `"copy"`}
 	src := t.TempDir()
 	if err := errors.Join(os.WriteFile(src+"/a", make([]byte, 1000), 0o600), os.WriteFile(src+"/b", make([]byte, 8<<20), 0o600)); err != nil {
 		t.Fatal(err)
@@ -362,19 +399,32 @@ func TestACutConnection(t *testing.T) {
 		if !errors.Is(err, guest.ErrBroken) || !errors.As(err, &failed) || failed.Files != 2 || failed.File != "b" || failed.Bytes < 1000 || failed.Bytes > 4<<20 {
 			t.Fatalf("%s: %v", name, err)
 		}
-		for begin := time.Now(); ; time.Sleep(time.Millisecond) { // the agent notices a little later
-			entries, err := os.ReadDir(dst)
-			if err == nil && len(entries) == 1 && entries[0].Name() == "a" {
-				break
-			}
-			if time.Since(begin) > 20*time.Second {
-				t.Fatalf("%s: what is left is %v, %v", name, entries, err)
-			}
-		}
+		expectOnly(t, dst, "a")
 		if err := verb(t.Context(), a, src, dst, &guest.CopyOptions{Exact: true}); err != nil {
 			t.Errorf("%s again: %v", name, err)
 		}
 		expectEqual(t, survey(t, dst, 0), want)
+		if err := verb(t.Context(), a, src, dst, &guest.CopyOptions{Exact: true, Resume: true}); !errors.Is(err, microvm.ErrUnsupported) {
+			t.Errorf("%s, resumed: %v", name, err)
+		}
+	}
+}
+
+// expectOnly waits until only that is in a directory: the agent notices an end a little later.
+func expectOnly(t *testing.T, dir string, want ...string) {
+	t.Helper()
+	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+		entries, err := os.ReadDir(dir)
+		var names []string
+		for _, entry := range entries {
+			names = append(names, entry.Name())
+		}
+		if err == nil && slices.Equal(names, want) {
+			return
+		}
+		if time.Since(begin) > 20*time.Second {
+			t.Fatalf("what is there is %q, %v, want %q", names, err, want)
+		}
 	}
 }
 

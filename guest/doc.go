@@ -17,6 +17,10 @@
 // [DialTCP] and [Forward] reach what listens in the guest, [Listen] and [ForwardBack] let it reach the host, without a network. [SetEnv] and [SetSecret] give commands what
 // they are to know. [SetClock], [AddEntropy] and [SetHostname] are for machines that were restored.
 //
+// # Events
+//
+// [Watch] tells what happens to a file of the guest or in a directory, and [Events] what happens to its system: processes that its kernel kills for want of memory, and a disk that fills up.
+//
 // # Files
 //
 // [CopyTo] and [CopyFrom] copy files and trees as cp -a does; [ReadTar] and [WriteTar] are the streams below them, and [ReadFile], [WriteFile] and [Stat] are for one file. [FS] is a
@@ -25,10 +29,11 @@
 //
 // # Caveats
 //
-// A copy whose connection breaks is a [CopyError] that says how far it came. It is not gone on with: begin it again, with CopyOptions.Exact. Times of symbolic links are not kept, and holes are
+// CopyTo and CopyFrom go on after a connection that breaks, where the side is that takes the files; a [ReadTar] or WriteTar does not. A copy that ended is a [CopyError] that says how far it came:
+// CopyOptions.Resume goes on with it. Times of symbolic links are not kept, and holes are
 // filled. A path through an absolute symbolic link in a WriteTar's directory is refused, also where the link does not lead out.
 //
-// A connection that breaks, as all do when the machine is snapshotted, is made again where it was: the command goes on, and no byte is lost or doubled.
+// A command's connection that breaks, as all do when the machine is snapshotted, is made again where it was: the command goes on, and no byte is lost or doubled.
 //
 // The agent keeps at most 256 KiB of each output that no caller's writer has. A command that writes more waits.
 //

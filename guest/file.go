@@ -60,19 +60,25 @@ func ReadFile(ctx context.Context, d Dialer, guestPath string) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
 	guestPath = absolute(guestPath)
+	text, err := persist(ctx, reconnectPatience, func() ([]byte, error) { return readFile(ctx, d, guestPath) })
+	if err != nil {
+		return nil, &CopyError{Op: op, Path: guestPath, Bytes: int64(len(text)), Err: err}
+	}
+	return text, nil
+}
+
+// readFile returns what has come also with an error.
+func readFile(ctx context.Context, d Dialer, guestPath string) ([]byte, error) {
 	r, err := receive(ctx, d, wire.FilesRead{Path: guestPath, Raw: true})
 	if err != nil {
-		return nil, &CopyError{Op: op, Path: guestPath, Err: err}
+		return nil, err
 	}
 	defer r.Close()
 	text, err := io.ReadAll(io.LimitReader(r, MaxReadFile+1))
 	if err == nil && len(text) > MaxReadFile {
 		err = fmt.Errorf("%w: a file of more than %d bytes", ErrTooMuch, MaxReadFile)
 	}
-	if err != nil {
-		return nil, &CopyError{Op: op, Path: guestPath, Bytes: int64(len(text)), Err: err}
-	}
-	return text, nil
+	return text, err
 }
 
 // WriteFile makes a file of root's in the guest, with exactly that mode, in a directory that is there. What is at the path is replaced as a whole: nobody sees a part, and a symbolic link
@@ -84,8 +90,13 @@ func WriteFile(ctx context.Context, d Dialer, guestPath string, content []byte, 
 	}
 	guestPath = absolute(guestPath)
 	request := wire.FilesWrite{Path: guestPath, Exact: true, Setuid: true}
-	result, err := send(ctx, d, &request, true, func(_ context.Context, w io.Writer) error {
-		return writeOne(w, path.Base(guestPath), content, mode)
+	var result *wire.CopiedResult
+	_, err := persist(ctx, reconnectPatience, func() (struct{}, error) { // all of it again: nobody sees a difference
+		var err error
+		result, err = send(ctx, d, &request, true, func(_ context.Context, w io.Writer) error {
+			return writeOne(w, path.Base(guestPath), content, mode)
+		})
+		return struct{}{}, err
 	})
 	return copyError(op, guestPath, result, err)
 }

@@ -72,7 +72,7 @@ func copyError(op, path string, result *wire.CopiedResult, err error) error {
 	}
 	failed := &CopyError{Op: op, Path: path, Err: err}
 	if result != nil {
-		failed.File, failed.Files, failed.Bytes = result.File, result.Files, result.Bytes
+		failed.File, failed.Files, failed.Bytes = clean(result.File), result.Files, result.Bytes
 	}
 	return failed
 }

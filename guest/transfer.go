@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 
 	"github.com/tangle-network/microvm-runtime/internal/wire"
 )
@@ -16,9 +17,20 @@ import (
 // maxRest bounds what an agent may send behind the end of a tar.
 const maxRest = 1 << 20
 
+// copies asks whether the agent copies files, and whether a copy whose connection broke goes on. It asks again when that broke.
+func copies(ctx context.Context, d Dialer) (resumes bool, err error) {
+	return persist(ctx, reconnectPatience, func() (bool, error) {
+		h, err := GetHealth(ctx, d)
+		if err != nil {
+			return false, err
+		}
+		return slices.Contains(h.Features, wire.FeatureResume), lacks(h, wire.FeatureCopy)
+	})
+}
+
 // transfer makes a connection for one copy.
 func transfer(ctx context.Context, d Dialer, path string, body any) (net.Conn, *bufio.Reader, error) {
-	if err := require(ctx, d, wire.FeatureCopy); err != nil {
+	if _, err := copies(ctx, d); err != nil {
 		return nil, nil, err
 	}
 	return upgrade(ctx, d, path, body)
@@ -30,7 +42,6 @@ func outcome(text []byte) (*wire.CopiedResult, error) {
 	if err := json.Unmarshal(text, &result); err != nil {
 		return nil, fmt.Errorf("%w: how the copy ended: %w", ErrAgent, err)
 	}
-	result.File = clean(result.File)
 	if result.Error == nil {
 		return &result, nil
 	}
@@ -52,7 +63,15 @@ type download struct {
 
 // receive asks for files. The end of ctx ends the download.
 func receive(ctx context.Context, d Dialer, request wire.FilesRead) (*download, error) {
-	conn, in, err := transfer(ctx, d, wire.PathFilesRead, &request)
+	if _, err := copies(ctx, d); err != nil {
+		return nil, err
+	}
+	return fetch(ctx, d, request)
+}
+
+// fetch is receive from an agent that is known to copy files.
+func fetch(ctx context.Context, d Dialer, request wire.FilesRead) (*download, error) {
+	conn, in, err := upgrade(ctx, d, wire.PathFilesRead, &request)
 	if err != nil {
 		return nil, err
 	}
@@ -99,13 +118,18 @@ func (d *download) Close() error {
 	return d.conn.Close()
 }
 
-// send sends a tar, and waits for how it ended: the agent's word when there is one. An agent that can't go on says so while it is sent to. With wait, produce has returned when
-// send does; else an end that comes early leaves it behind in a Read that nobody can end.
+// send sends a tar, and waits for how it ended: the agent's word when there is one. With wait, produce has returned when send does; else an end that comes early leaves it behind in a
+// Read that nobody can end.
 func send(ctx context.Context, d Dialer, request *wire.FilesWrite, wait bool, produce func(context.Context, io.Writer) error) (*wire.CopiedResult, error) {
 	conn, in, err := transfer(ctx, d, wire.PathFilesWrite, request)
 	if err != nil {
 		return nil, err
 	}
+	return sendOn(ctx, conn, in, wait, produce)
+}
+
+// sendOn is send on a connection, which it closes. An agent that can't go on says so while it is sent to.
+func sendOn(ctx context.Context, conn net.Conn, in *bufio.Reader, wait bool, produce func(context.Context, io.Writer) error) (*wire.CopiedResult, error) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
@@ -136,7 +160,7 @@ func supply(ctx context.Context, conn net.Conn, produce func(context.Context, io
 	out := wire.NewDataWriter(conn)
 	err := produce(ctx, out)
 	switch {
-	case out.Err() != nil:
+	case out.Err() != nil || ctx.Err() != nil:
 		produced <- nil // what the agent says of it is the reason, or that it is gone
 	case err != nil:
 		produced <- err

@@ -61,6 +61,7 @@ func run() error {
 	served := make(chan error, 2)
 	go func() { served <- server.Serve(context.Background(), listener) }()
 	go func() { served <- server.ServeMetadata(context.Background(), metadata) }()
+	go server.Observe(ctx)
 	fmt.Printf("microvm-agent ready after %.3f s\n", bootSeconds())
 	select {
 	case err := <-served:

@@ -40,6 +40,7 @@ directory PATH; with - as destination a tar goes to standard output.`,
 	cmd.Flags().BoolVarP(&archive, "archive", "a", false, "keep numeric owners, and set-user-ID and set-group-ID bits")
 	cmd.Flags().BoolVar(&o.Devices, "devices", false, "copy devices and named pipes, which are an error without it")
 	cmd.Flags().BoolVarP(&o.Exact, "no-target-directory", "T", false, "DST is the copy's name also where it is a directory")
+	cmd.Flags().BoolVar(&o.Resume, "resume", false, "leave out what an interrupted copy has made: files of the same size and time, up to the first that differs (with -T where DST is the copy's name)")
 	cmd.Flags().Int64Var(&o.MaxBytes, "max-bytes", 0, "take no more from the machine (default 64 GiB)")
 	return cmd
 }

@@ -31,6 +31,7 @@ type Agent struct {
 	secrets        string
 	stop           context.CancelFunc
 	done           chan error
+	server         *agent.Server
 
 	mu    sync.Mutex
 	conns map[*conn]bool
@@ -62,6 +63,7 @@ func Start() (_ *Agent, err error) {
 		dir: dir, path: filepath.Join(dir, "agent"), metadata: filepath.Join(dir, "metadata"), secrets: memory(), stop: stop, conns: map[*conn]bool{}, done: make(chan error, 2),
 	}
 	server := agent.New(agent.Options{Secrets: a.secrets})
+	a.server = server
 	var listeners [2]net.Listener
 	for i, path := range []string{a.path, a.metadata} {
 		if listeners[i], err = net.Listen("unix", path); err != nil {
@@ -104,6 +106,16 @@ func memory() string {
 
 // Secrets returns the directory in whose place a guest has /run/microvm/secrets. It is empty where the host has no /dev/shm: then the agent denies secrets.
 func (a *Agent) Secrets() string { return a.secrets }
+
+// OOMKill makes the agent tell guest.Events that the guest's kernel has killed a process, as none is killed here.
+func (a *Agent) OOMKill(pid int, name, cgroup string) {
+	a.server.Tell(wire.SystemEvent{Kind: wire.EventOOMKill, OOM: &wire.OOMKill{PID: pid, Name: name, Cgroup: cgroup}})
+}
+
+// Disk makes the agent tell guest.Events of the guest's root, in bytes. The event is a guest.EventType: "disk_low", "disk_full" or "disk_ok".
+func (a *Agent) Disk(event string, free, size int64) {
+	a.server.Tell(wire.SystemEvent{Kind: event, Disk: &wire.Disk{Path: "/", Free: free, Size: size}})
+}
 
 // Dial connects to the agent's ports, 1024 and 5555; nobody listens on any other.
 func (a *Agent) Dial(ctx context.Context, port uint32) (net.Conn, error) {

@@ -52,7 +52,9 @@ func (s *Server) readFiles(w http.ResponseWriter, r *http.Request) {
 			n, err := io.Copy(c.out, f)
 			return tree.Progress{Bytes: n, File: at}, err
 		}
-		return s.pack(ctx, c.out, at, tree.PackOptions{Name: request.Name, Follow: follow, Devices: request.Devices})
+		return s.pack(ctx, c.out, at, tree.PackOptions{
+			Name: request.Name, Follow: follow, Devices: request.Devices, From: request.From, Have: request.Have, Heads: request.Heads,
+		})
 	})
 }
 
@@ -110,8 +112,9 @@ func (s *Server) writeFiles(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	o := tree.PutOptions{
-		Name: request.Name, Contents: request.Contents, Exact: request.Exact, Owners: request.Owners, Setuid: request.Setuid, Devices: request.Devices,
+	if request.ID != "" {
+		s.goOn(w, r, &request)
+		return
 	}
 	s.stream(w, r, func(ctx context.Context, c *copying) (tree.Progress, error) {
 		data := wire.NewDataReader(c.in, wire.DataEnd)
@@ -119,11 +122,33 @@ func (s *Server) writeFiles(w http.ResponseWriter, r *http.Request) {
 		if request.Tar {
 			put = s.unpack
 		}
-		progress, err := put(ctx, data, request.Path, o)
+		progress, err := put(ctx, data, request.Path, putOptions(&request))
 		if err == nil {
 			_, err = io.Copy(io.Discard, data) // what fills a tar's last record; a stream that was cut has no end
 		}
 		return progress, err
+	})
+}
+
+func putOptions(request *wire.FilesWrite) tree.PutOptions {
+	return tree.PutOptions{
+		Name: request.Name, Contents: request.Contents, Exact: request.Exact, Owners: request.Owners, Setuid: request.Setuid, Devices: request.Devices,
+	}
+}
+
+// compareFiles says up to where what the host would send is there.
+func (s *Server) compareFiles(w http.ResponseWriter, r *http.Request) {
+	var request wire.FilesWrite
+	if !decode(w, r, &request) {
+		return
+	}
+	if err := checkPath(request.Path); err != nil {
+		fail(w, err)
+		return
+	}
+	s.serve(w, r, func(ctx context.Context, c *copying) {
+		have, err := tree.Compare(ctx, wire.NewDataReader(c.in, wire.DataEnd), request.Path, putOptions(&request))
+		c.told(resultOf(tree.Progress{}, have, err))
 	})
 }
 
@@ -163,6 +188,14 @@ func fileOf(info fs.FileInfo) wire.File {
 
 // stream turns a request into frames, does the work, and says how it ended.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, work func(context.Context, *copying) (tree.Progress, error)) {
+	s.serve(w, r, func(ctx context.Context, c *copying) {
+		progress, err := work(ctx, c)
+		c.told(resultOf(progress, "", err))
+	})
+}
+
+// serve turns a request into frames.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, work func(context.Context, *copying)) {
 	if r.Header.Get("Upgrade") != wire.Upgrade {
 		fail(w, refuse(wire.CodeInvalid, "header Upgrade is not %s", wire.Upgrade))
 		return
@@ -179,52 +212,63 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, work func(contex
 	}
 	defer s.let(conn)
 	conn.SetDeadline(time.Time{})
-	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+wire.Upgrade+"\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(conn, switching); err != nil {
 		return
 	}
 	c := &copying{conn: conn, in: buffered.Reader, out: wire.NewDataWriter(conn)}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	progress, err := work(ctx, c)
-	c.finish(progress, err)
+	work(ctx, c)
 }
 
-// finish says how the work ended, and waits until the host has heard it: a connection that is closed while something comes loses what was said.
-func (c *copying) finish(progress tree.Progress, err error) {
-	result := wire.CopiedResult{Files: progress.Files, Bytes: progress.Bytes}
+// switching is the answer to a request that becomes frames.
+const switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + wire.Upgrade + "\r\n\r\n"
+
+// resultOf is how a copy ended, as the host is told.
+func resultOf(progress tree.Progress, have wire.Name, err error) []byte {
+	result := wire.CopiedResult{Files: progress.Files, Bytes: progress.Bytes, Have: have}
 	if err != nil {
 		err = fileError(err)
 		result.File, result.Error = progress.File, &wire.Error{Code: codeOf(err), Message: err.Error()}
 	}
 	text, err := json.Marshal(result)
 	if err != nil || len(text) > wire.MaxPayload {
-		text = []byte(`{"error": {"code": "internal", "error": "the result is too long"}}`)
+		return []byte(`{"error": {"code": "internal", "error": "the result is too long"}}`)
 	}
+	return text
+}
+
+// told says how the work ended, and waits until the host has heard it: a connection that is closed while something comes loses what was said.
+func (c *copying) told(result []byte) {
 	c.conn.SetDeadline(time.Now().Add(lastPatience))
-	if c.out.End(wire.Copied, text) == nil {
+	if c.out.End(wire.Copied, result) == nil {
 		io.Copy(io.Discard, c.in)
 	}
 }
 
-// hold notes a connection, so that the server's end is also its own.
-func (s *Server) hold(conn net.Conn) error {
+// hold notes a copy, by what ends it, so that the server's end is also its own.
+func (s *Server) hold(copy io.Closer) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.holdLocked(copy)
+}
+
+func (s *Server) holdLocked(copy io.Closer) error {
 	switch {
 	case s.closed:
 		return refuse(wire.CodeBusy, "the agent ends")
 	case len(s.copies) >= maxCopies:
 		return refuse(wire.CodeBusy, "%d copies are made already", len(s.copies))
 	}
-	s.copies[conn] = true
+	s.copies[copy] = true
 	s.work.Add(1)
 	return nil
 }
 
-func (s *Server) let(conn net.Conn) {
+func (s *Server) let(copy io.Closer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.copies, conn)
+	delete(s.copies, copy)
 	s.work.Done()
 }
 
@@ -232,8 +276,8 @@ func (s *Server) let(conn net.Conn) {
 func (s *Server) EndCopies() {
 	s.mu.Lock()
 	s.closed = true
-	for conn := range s.copies {
-		conn.Close()
+	for copy := range s.copies {
+		copy.Close()
 	}
 	s.mu.Unlock()
 	for begin := time.Now(); time.Since(begin) < termPatience; time.Sleep(time.Millisecond) {

@@ -183,7 +183,11 @@ func (p *process) take(from *attachment, f wire.Frame) (good bool) {
 		return true
 	case wire.Resize:
 		size, err := f.Size()
-		return err == nil && p.terminal && resize(p.stdin, size) == nil
+		if err != nil || !p.terminal {
+			return false
+		}
+		resize(p.stdin, size) // to no effect when the process has ended: a host that connects again repeats the size
+		return true
 	case wire.AckStdout:
 		return ack(p.stdout, f) == nil
 	case wire.AckStderr:

@@ -37,6 +37,7 @@ type Server struct {
 	once     sync.Once
 	env      variables
 	secrets  secrets
+	history  *history
 
 	// What tests put something else in place of.
 	launch func(*wire.Exec) (*process, error)
@@ -46,15 +47,19 @@ type Server struct {
 	pack   func(ctx context.Context, w io.Writer, at string, o tree.PackOptions) (tree.Progress, error)
 	put    func(ctx context.Context, r io.Reader, target string, o tree.PutOptions) (tree.Progress, error)
 	unpack func(ctx context.Context, r io.Reader, dir string, o tree.PutOptions) (tree.Progress, error)
-	log    *log.Logger // of the HTTP server; nil is standard error
+	lease  time.Duration // of an upload
+	log    *log.Logger   // of the HTTP server; nil is standard error
 
 	mu        sync.Mutex
 	processes map[string]*process
 	forgotten []string // nonces of starts whose hosts have gone, the latest
 	tunnels   int
+	tellings  int // connections on which only the agent speaks
 	listeners map[string]*listener
-	copies    map[net.Conn]bool // of requests for files
-	closed    bool              // no process is started any more, no tunnel, and nothing copied
+	copies    map[io.Closer]bool // of requests for files, by what ends them
+	uploads   map[string]*upload // those of them that outlive a connection
+	results   []uploadResult     // of uploads that have ended, oldest first
+	closed    bool               // no process is started any more, no tunnel, and nothing copied
 	ending    context.Context
 	endAll    context.CancelFunc
 }
@@ -68,11 +73,14 @@ func New(options Options) *Server {
 		processes: map[string]*process{},
 		listeners: map[string]*listener{},
 		secrets:   secrets{dir: options.Secrets},
-		copies:    map[net.Conn]bool{},
+		history:   newHistory(),
+		copies:    map[io.Closer]bool{},
+		uploads:   map[string]*upload{},
 		flush:     syscall.Sync,
 		system:    system{setClock: setClock, addEntropy: addEntropy, setHostname: nameHost},
 		pack:      tree.Pack,
 		put:       tree.Put,
+		lease:     uploadLease,
 		unpack:    tree.Unpack,
 	}
 	s.ending, s.endAll = context.WithCancel(context.Background())
@@ -104,6 +112,10 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	mux.HandleFunc("POST "+wire.PathFilesWrite, s.writeFiles)
 	mux.HandleFunc("POST "+wire.PathFilesStat, s.statFile)
 	mux.HandleFunc("POST "+wire.PathFilesList, s.listFiles)
+	mux.HandleFunc("POST "+wire.PathFilesCompare, s.compareFiles)
+	mux.HandleFunc("POST "+wire.PathFilesEnd, s.endUpload)
+	mux.HandleFunc("POST "+wire.PathFilesWatch, s.watch)
+	mux.HandleFunc("POST "+wire.PathEvents, s.events)
 	mux.HandleFunc("POST "+wire.PathSync, s.sync)
 	mux.HandleFunc("POST "+wire.PathShutdown, s.shutdown)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: s.log}

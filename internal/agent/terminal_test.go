@@ -82,3 +82,13 @@ func TestHostATerminalIsItsUsers(t *testing.T) {
 		t.Errorf("%+v", exit)
 	}
 }
+
+// TestASizeAfterTheEnd: a host repeats the size on each connection, also when the process has ended meanwhile. That ends no connection.
+func TestASizeAfterTheEnd(t *testing.T) {
+	h := newHost(t, Options{})
+	s := h.exec(wire.Exec{ID: "a", Argv: []string{"true"}, TTY: &wire.TTY{Rows: 24, Cols: 80}})
+	s.exit()
+	s.send(wire.AppendResize(nil, wire.TTY{Rows: 10, Cols: 10}), wire.Append(nil, wire.Done, nil))
+	s.expectCut()
+	eventually(t, "the agent has heard that the host has all", func() bool { return h.process("a") == nil })
+}

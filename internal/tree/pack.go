@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/tangle-network/microvm-runtime/internal/wire"
 )
 
 // PackOptions are the options of Pack.
@@ -19,6 +21,10 @@ type PackOptions struct {
 	Name    string // What the path is called in the tar; what is below it begins with that. "." is good for a directory.
 	Follow  bool   // Take what a symbolic link leads to: of the path itself, not of what is below.
 	Devices bool   // Take devices and named pipes too; without it they are an error. Sockets are left out.
+
+	From  Position  // Where to go on.
+	Have  wire.Name // All that is no directory is complete up to this name. Empty for nothing.
+	Heads bool      // Leave the content of files out: for Compare.
 }
 
 // Pack writes what is at a path as a tar: directories before what is in them, in the order of names.
@@ -85,11 +91,18 @@ func (p *packer) add(name, as string) error {
 	if header == nil || err != nil {
 		return err
 	}
-	switch header.Typeflag {
-	case tar.TypeReg:
-		err = p.content(header, info, name)
-	case tar.TypeDir:
+	key := p.key(as)
+	switch {
+	case header.Typeflag == tar.TypeDir:
 		return p.directory(header, name, as)
+	case p.skip(key, false):
+		p.progress.Bytes += header.Size
+	case header.Typeflag == tar.TypeReg && p.o.Heads:
+		record(header, sizeRecord, header.Size)
+		header.Size = 0
+		err = p.tar.WriteHeader(header)
+	case header.Typeflag == tar.TypeReg:
+		err = p.content(header, info, name, key)
 	default:
 		err = p.tar.WriteHeader(header)
 	}
@@ -145,8 +158,10 @@ func (p *packer) directory(header *tar.Header, name, as string) error {
 	if err != nil {
 		return &fs.PathError{Op: "read", Path: name, Err: cause(err)}
 	}
-	if err := p.tar.WriteHeader(header); err != nil {
-		return err
+	if !p.skip(p.key(as), true) {
+		if err := p.tar.WriteHeader(header); err != nil {
+			return err
+		}
 	}
 	p.progress.Files++
 	slices.Sort(names)
@@ -180,13 +195,16 @@ func (p *packer) open(name string, info fs.FileInfo) (*os.File, error) {
 }
 
 // content adds a regular file: as many bytes as it had when it was looked at.
-func (p *packer) content(header *tar.Header, info fs.FileInfo, name string) error {
+func (p *packer) content(header *tar.Header, info fs.FileInfo, name, key string) error {
 	f, err := p.open(name, info)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	readXattrs(header, f)
+	if err := p.goOn(header, f, info, key); err != nil {
+		return err
+	}
 	if err := p.tar.WriteHeader(header); err != nil {
 		return err
 	}

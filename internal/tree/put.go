@@ -26,6 +26,9 @@ type PutOptions struct {
 
 	MaxBytes int64 // Of the tar, and of all content. 0 is no bound.
 	MaxFiles int64 // 0 is no bound.
+
+	// Again returns a stream that goes on at a position, after reading the one before has failed, or why there is none. Optional: the failure is the copy's.
+	Again func(at Position, failed error) (io.Reader, error)
 }
 
 // Unpack unpacks a tar into a directory, which must be there.
@@ -104,7 +107,7 @@ func (u *unpacker) single(at place, header *tar.Header) error {
 		return err
 	}
 	defer root.Close()
-	u.root = root
+	u.root, u.alone, u.key = root, true, "."
 	if header.Typeflag == tar.TypeLink {
 		return fmt.Errorf("%w: a hard link to nothing", ErrUnsafe)
 	}
@@ -131,10 +134,12 @@ func (u *unpacker) tree(at place, header *tar.Header) error {
 	u.root = root
 	u.base = path.Clean(header.Name)
 	if !at.kept {
+		u.key = "."
 		if err := u.make(header, "."); err != nil {
 			return err
 		}
 	}
+	u.after = "."
 	return errors.Join(u.all(), u.finish())
 }
 

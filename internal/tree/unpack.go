@@ -2,6 +2,7 @@ package tree
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -28,6 +29,11 @@ type unpacker struct {
 	dirs     []*tar.Header // whose attributes are set at the end, by their names below the root
 	kept     int           // bytes of those
 	block    []byte        // of a file that is written
+	key      string        // the present one's name, as a Position has it
+	after    string        // the last one's that is complete
+	part     Position      // of a file that is there in part, but for After
+	alone    bool          // it is one file, and no directory
+	pending  *tar.Header   // what next returns next; nil for what the tar has
 }
 
 func newUnpacker(ctx context.Context, r io.Reader, o PutOptions) *unpacker {
@@ -37,9 +43,10 @@ func newUnpacker(ctx context.Context, r io.Reader, o PutOptions) *unpacker {
 
 // bounded ends a reader with an error after so many bytes.
 type bounded struct {
-	r    io.Reader
-	read int64
-	most int64
+	r      io.Reader
+	read   int64
+	most   int64
+	failed error // of r, but for its end
 }
 
 func (b *bounded) Read(p []byte) (int, error) {
@@ -51,6 +58,9 @@ func (b *bounded) Read(p []byte) (int, error) {
 	}
 	n, err := b.r.Read(p)
 	b.read += int64(n)
+	if err != nil && err != io.EOF {
+		b.failed = err
+	}
 	return n, err
 }
 
@@ -68,16 +78,35 @@ func (u *unpacker) all() error {
 		if err != nil {
 			return err
 		}
+		u.key = name
 		if err := u.make(header, name); err != nil {
 			return err
 		}
 	}
 }
 
+// keyOf returns a file's name as a Position has it.
+func (u *unpacker) keyOf(header *tar.Header) (string, error) {
+	if u.alone {
+		return ".", nil
+	}
+	return u.local(header.Name)
+}
+
 // next returns the next file of the tar.
 func (u *unpacker) next() (*tar.Header, error) {
 	for {
+		if header := u.pending; header != nil {
+			u.pending = nil
+			return header, nil
+		}
 		header, err := u.tar.Next()
+		if err != nil && err != io.EOF && u.cut() {
+			if err := u.again(); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) {
 			err = fmt.Errorf("%w: %w", ErrUnsafe, err)
 		}
@@ -125,10 +154,14 @@ func (u *unpacker) make(header *tar.Header, name string) error {
 	default:
 		err = fmt.Errorf("%w: it is of type %q", ErrUnsafe, header.Typeflag)
 	}
+	if errors.Is(err, errVanished) && !u.alone {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("%q: %w", short(name), cause(err))
 	}
 	u.progress.Files++
+	u.after = u.key
 	return nil
 }
 
@@ -214,9 +247,10 @@ func (u *unpacker) regular(header *tar.Header, name string) error {
 		return err
 	}
 	defer f.Close()
-	n, err := io.CopyBuffer(struct{ io.Writer }{f}, u.tar, u.block)
-	u.progress.Bytes += n
-	if err != nil {
+	if offset, err := recorded(header, offsetRecord); err != nil || offset != 0 {
+		return cmp.Or(err, fmt.Errorf("%w: it goes on where nothing has begun", ErrUnsafe))
+	}
+	if err := u.fill(f, header); err != nil {
 		return err
 	}
 	if u.o.Owners {

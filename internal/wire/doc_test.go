@@ -14,10 +14,12 @@ func TestTheDocumentNamesAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := []string{PathHealth, PathExec, PathProcesses, PathSignal, PathDial, PathListen, PathAccept, PathEnv, PathSecrets, PathClock, PathEntropy, PathHostname, PathSync, PathShutdown, PathFilesRead, PathFilesWrite, PathFilesStat, PathFilesList, Upgrade, HeaderStdin, HeaderAttached}
-	names = append(names, CodeInvalid, CodeNotFound, CodeDenied, CodeBusy, CodeExists, CodeGone, CodeRefused, CodeNoAnswer, CodeInternal)
+	names := []string{PathHealth, PathExec, PathProcesses, PathSignal, PathDial, PathListen, PathAccept, PathEnv, PathSecrets, PathClock, PathEntropy, PathHostname, PathSync, PathShutdown, PathFilesRead, PathFilesWrite, PathFilesStat, PathFilesList, PathFilesCompare, PathFilesEnd, PathFilesWatch, PathEvents, Upgrade, HeaderStdin, HeaderAttached}
+	names = append(names, CodeInvalid, CodeNotFound, CodeDenied, CodeBusy, CodeExists, CodeGone, CodeRefused, CodeNoAnswer, CodeFull, CodeInternal)
+	names = append(names, FileWatching, FileCreated, FileWritten, FileRemoved, FileRenamed, FileAttributes, FileLost, EventOOMKill, EventDiskLow, EventDiskFull, EventDiskOK)
 	names = append(names, Features()...)
-	for _, message := range []any{Health{}, Exec{}, TTY{}, Started{}, Processes{}, Process{}, Attached{}, Signal{}, Exit{}, Usage{}, Error{}, FilesRead{}, FilesWrite{}, FilesStat{}, FilesList{}, FilesListed{}, File{}, CopiedResult{}} {
+	for _, message := range []any{Health{}, Exec{}, TTY{}, Started{}, Processes{}, Process{}, Attached{}, Signal{}, Exit{}, Usage{}, Error{},
+		FilesRead{}, FilesWrite{}, FilesStat{}, FilesList{}, FilesListed{}, File{}, CopiedResult{}, Position{}, FilesEnd{}, FilesWatch{}, FileEvent{}, Subscribe{}, SystemEvent{}, OOMKill{}, Disk{}} {
 		for _, field := range reflect.VisibleFields(reflect.TypeOf(message)) {
 			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			names = append(names, name)

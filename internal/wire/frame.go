@@ -12,7 +12,7 @@ import (
 type Kind byte
 
 // The kinds of frames. Host to guest: Stdin, StdinEnd, AckStdout, AckStderr, Done, Resize. Guest to host: Stdout, Stderr, StdoutEnd, StderrEnd, AckStdin, Exited, Replaced,
-// Incoming, Copied. Both ways, of a tunnel or a copy: Data, DataEnd.
+// Incoming, Copied, Event, At. Both ways, of a tunnel or a copy: Data, DataEnd.
 const (
 	Stdin     Kind = 1  // Payload is data.
 	StdinEnd  Kind = 2  // There is no more. Empty.
@@ -31,6 +31,8 @@ const (
 	DataEnd   Kind = 15 // This side of the tunnel sends no more, or the host has sent all of a copy. Empty.
 	Incoming  Kind = 16 // A connection has come to a listener. Payload is 8 bytes: what Accept asks for.
 	Copied    Kind = 17 // The agent has sent or taken all of a copy, or can't. Payload is a CopiedResult in JSON.
+	Event     Kind = 18 // Something happened in the guest. Payload is a FileEvent or a SystemEvent in JSON.
+	At        Kind = 19 // Where the host is to go on with what it sends of a copy. Payload is a Position in JSON.
 )
 
 const (
@@ -38,7 +40,7 @@ const (
 	MaxPayload = 64 << 10
 	// HeaderSize is how many bytes a frame has before its payload.
 	HeaderSize = 5
-	lastKind   = Copied
+	lastKind   = At
 )
 
 // ErrFrame is returned for bytes that are no frame.
