@@ -12,6 +12,7 @@ import (
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/guest"
 	"github.com/tangle-network/microvm-runtime/internal/testing/busyguest"
 )
 
@@ -83,6 +84,9 @@ func TestLabFullLayer(t *testing.T) {
 	if got := sh(t, vm, fill); got != "No space left on device\nrefused\nit goes on" {
 		t.Errorf("in the guest: %q", got)
 	}
+	if disk := awaitEvent(t, vm, guest.EventDiskFull).Disk; disk == nil || disk.Free != 0 || disk.Size < sizeMiB<<19 || disk.Size > sizeMiB<<20 {
+		t.Errorf("the guest tells %+v", disk)
+	}
 	layer := filepath.Join(r.options.StateDir, "machines", vm.UID(), "layer")
 	if _, stat := look(t, layer); stat.Size != sizeMiB<<20 || stat.Blocks*512 > sizeMiB<<20+1<<20 {
 		t.Errorf("the host's file has %d bytes, %d of disk, want %d", stat.Size, stat.Blocks*512, sizeMiB<<20)
@@ -91,6 +95,7 @@ func TestLabFullLayer(t *testing.T) {
 	if got := sh(t, vm, "rm /fill && echo room > /room && cat /room"); got != "room" {
 		t.Errorf("with room again: %q", got)
 	}
+	awaitEvent(t, vm, guest.EventDiskOK)
 	r.stop(vm, microvm.ReasonStopped)
 	r.start(vm)
 	if got := sh(t, vm, "cat /room"); got != "room" {

@@ -29,7 +29,7 @@ func TestLabExec(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *microvm.VM){
 		"streams and status": testStreams, "environment, directory and user": testEnvironment, "ends": testEnds, "input": testInput, "64 MiB there and back": test64MiB,
 		"a reader that stalls": testStalledReader, "50 at once": testFifty, "the system around": testSystem, "a command that takes all memory": testMemoryHog,
-		"a pause in the middle": testPauseInTheMiddle, "another name in the middle": testRenameInTheMiddle, "a terminal": testTerminal, "no caller": testDetached, "connections": testConnections, "variables, secrets and the clock": testSettings, "files": testFS,
+		"a pause in the middle": testPauseInTheMiddle, "another name in the middle": testRenameInTheMiddle, "a terminal": testTerminal, "no caller": testDetached, "connections": testConnections, "variables, secrets and the clock": testSettings, "files": testFS, "a watch": testWatch,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, vm) })
 	}
@@ -235,6 +235,11 @@ func testMemoryHog(t *testing.T, vm *microvm.VM) {
 	exit := (*guest.ExitError)(nil)
 	if !errors.As(err, &exit) || exit.Signal != int(syscall.SIGKILL) && exit.Code != 1 {
 		t.Errorf("a command without bounds: %v", err)
+	}
+	if exit != nil && exit.Signal != 0 { // else python has seen the end of memory itself
+		if kill := awaitEvent(t, vm, guest.EventOOMKill).OOM; kill == nil || kill.PID == 0 || kill.Name != "python3" {
+			t.Errorf("the guest tells %+v", kill)
+		}
 	}
 	if got := sh(t, vm, "echo alive"); got != "alive" {
 		t.Errorf("%q", got)
