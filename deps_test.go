@@ -20,6 +20,7 @@ var allowed = map[string][]string{
 	"./inmemory":        nil,
 	"./runtimetest":     nil,
 	"./guest":           nil,
+	"./egress":          nil,
 	"./firecracker/api": nil,
 	"./guest/guesttest": {"golang.org/x/sys"},
 	"./kernel":          {"github.com/klauspost/compress", "github.com/pierrec/lz4", "github.com/therootcompany/xz"},
