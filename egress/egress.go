@@ -12,7 +12,8 @@ const MaxRules = 256
 // Policy is where a machine may connect to. The zero value denies everything.
 type Policy struct {
 	Rules []Rule `json:"rules,omitempty"` // At most [MaxRules], all different. A flow that none of them allows is denied.
-	// VerifySNI is the lock for HTTPS: a flow of TLS on TCP that a name rule allows must ask, by SNI, for a name that a rule allows. A flow that a CIDR rule allows is not looked into. Optional.
+	// VerifySNI is the lock for HTTPS: a flow of TLS on TCP that a name rule allows must ask, by SNI, for a name that a rule allows.
+	// A flow that a CIDR rule allows is not looked into. Optional.
 	VerifySNI bool `json:"verify_sni,omitempty"`
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -140,7 +141,7 @@ func TestValidateNamesTheField(t *testing.T) {
 		{nil, ""},
 		{[]egress.Rule{ok, {Name: "*.example.com"}, {Name: "example.com", Protocol: "tcp"}}, ""},
 		{many, ""},
-		{append(many[:len(many):len(many)], ok), "Rules 257: must be at most 256"},
+		{append(slices.Clip(many), ok), "Rules 257: must be at most 256"},
 		{[]egress.Rule{ok, {Name: "example.com"}}, `Rules[1] "example.com": is Rules[0] again`},
 		{[]egress.Rule{{}}, "Rules[0].CIDR"},
 		{[]egress.Rule{ok, {Name: "a", CIDR: cidr("10.0.0.0/8")}}, "Rules[1].Name"},

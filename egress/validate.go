@@ -10,7 +10,8 @@ const (
 	maxLabel = 63
 )
 
-// Validate says whether the policy makes sense by itself: nil, or a *[FieldError] for the first bad field. A rule that is there twice is refused: what is counted for it would be told of one of both.
+// Validate says whether the policy makes sense by itself: nil, or a *[FieldError] for the first bad field.
+// A rule that is there twice is refused: what is counted for it would be told of one of both.
 func (p Policy) Validate() error {
 	if len(p.Rules) > MaxRules {
 		return &FieldError{"Rules", len(p.Rules), fmt.Sprintf("must be at most %d", MaxRules)}

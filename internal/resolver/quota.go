@@ -1,0 +1,128 @@
+package resolver
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// bucket is a rate with a burst.
+type bucket struct {
+	mu     sync.Mutex
+	rate   float64 // tokens a second
+	burst  float64
+	tokens float64
+	last   time.Time
+}
+
+func newBucket(rate, burst int) *bucket {
+	return &bucket{rate: float64(rate), burst: float64(burst), tokens: float64(burst)}
+}
+
+func (b *bucket) take(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.last.IsZero() {
+		b.tokens = min(b.burst, b.tokens+b.rate*now.Sub(b.last).Seconds())
+	}
+	b.last = now
+	if b.tokens < 1 {
+		return false
+	}
+	b.tokens--
+	return true
+}
+
+// machine is what one machine has taken.
+type machine struct {
+	queries, reports      *bucket
+	inFlight, connections int // of machines.mu
+	skipped               int // of machines.mu
+	used                  time.Time
+}
+
+// machines are all that have asked lately.
+type machines struct {
+	limits                Limits
+	mu                    sync.Mutex
+	bySource              map[netip.Addr]*machine
+	inFlight, connections int
+	swept                 time.Time
+}
+
+// forget is after how long a machine that has taken nothing is as good as new: all its buckets are full.
+const forget = time.Minute
+
+func newMachines(limits Limits) *machines {
+	return &machines{limits: limits, bySource: map[netip.Addr]*machine{}}
+}
+
+// get is called with the lock held.
+func (m *machines) get(source netip.Addr, now time.Time) *machine {
+	if now.Sub(m.swept) > forget {
+		for addr, one := range m.bySource {
+			if one.inFlight == 0 && one.connections == 0 && now.Sub(one.used) > forget {
+				delete(m.bySource, addr)
+			}
+		}
+		m.swept = now
+	}
+	one, ok := m.bySource[source]
+	if !ok {
+		one = &machine{queries: newBucket(m.limits.PerSecond, m.limits.Burst), reports: newBucket(m.limits.DeniedPerSecond, m.limits.DeniedBurst)}
+		m.bySource[source] = one
+	}
+	one.used = now
+	return one
+}
+
+// query counts one query in. When it may not be answered done is nil.
+func (m *machines) query(source netip.Addr) (done func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	one := m.get(source, now)
+	if one.inFlight >= m.limits.InFlight || m.inFlight >= m.limits.TotalInFlight || !one.queries.take(now) {
+		return nil
+	}
+	one.inFlight++
+	m.inFlight++
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		one.inFlight--
+		m.inFlight--
+	}
+}
+
+// connection counts one TCP connection in. When it may not be served done is nil.
+func (m *machines) connection(source netip.Addr) (done func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	one := m.get(source, time.Now())
+	if one.connections >= m.limits.Connections || m.connections >= m.limits.TotalConnections {
+		return nil
+	}
+	one.connections++
+	m.connections++
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		one.connections--
+		m.connections--
+	}
+}
+
+// report says whether something that was denied is to be told, and how much was not since the last time.
+func (m *machines) report(source netip.Addr) (skipped int, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	one := m.get(source, now)
+	if !one.reports.take(now) {
+		one.skipped++
+		return 0, false
+	}
+	skipped, one.skipped = one.skipped, 0
+	return skipped, true
+}
