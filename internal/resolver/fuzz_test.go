@@ -9,6 +9,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/tangle-network/microvm-runtime/egress"
+	"github.com/tangle-network/microvm-runtime/internal/quota"
 )
 
 // fixed is an upstream that answers everything with one message, whatever it may be.
@@ -45,7 +46,7 @@ func FuzzServer(f *testing.F) {
 			return nil
 		}}
 		options := Options{Upstream: fixed{answer}}.withDefaults()
-		s := &Server{options: options, cache: newCache(options.Upstream), machines: newMachines(options.Limits), complain: newBucket(1, 1), ctx: t.Context()}
+		s := &Server{options: options, cache: newCache(options.Upstream), machines: newMachines(options.Limits), complain: quota.New(1, 1), ctx: t.Context()}
 		reply, size := s.answer(query, netip.MustParseAddr("10.0.0.4"), policy)
 		for addr := range granted {
 			if egress.IsReserved(addr) {

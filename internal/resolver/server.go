@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tangle-network/microvm-runtime/egress"
+	"github.com/tangle-network/microvm-runtime/internal/quota"
 )
 
 // Rule is a rule of a policy with the number that the firewall knows it by.
@@ -103,7 +104,7 @@ type Server struct {
 	options  Options
 	cache    *cache
 	machines *machines
-	complain *bucket // of the log
+	complain *quota.Bucket // of the log
 	packets  net.PacketConn
 	listener net.Listener
 	ctx      context.Context // ends with Close
@@ -119,7 +120,7 @@ func Serve(packets net.PacketConn, listener net.Listener, options Options) *Serv
 	options = options.withDefaults()
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{options: options, packets: packets, listener: listener, ctx: ctx, cancel: cancel}
-	s.cache, s.machines, s.complain = newCache(options.Upstream), newMachines(options.Limits), newBucket(1, 5)
+	s.cache, s.machines, s.complain = newCache(options.Upstream), newMachines(options.Limits), quota.New(1, 5)
 	s.running.Go(s.serveUDP)
 	s.running.Go(s.serveTCP)
 	return s
@@ -137,7 +138,7 @@ func (s *Server) Close() error {
 
 // log says why something failed, unless it was said a moment ago.
 func (s *Server) log(message string, source netip.Addr, err error) {
-	if s.ctx.Err() == nil && s.complain.take(time.Now()) {
+	if s.ctx.Err() == nil && s.complain.Take(time.Now()) {
 		s.options.Log.Warn(message, "source", source, "error", err)
 	}
 }

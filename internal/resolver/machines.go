@@ -4,38 +4,13 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/tangle-network/microvm-runtime/internal/quota"
 )
-
-// bucket is a rate with a burst.
-type bucket struct {
-	mu     sync.Mutex
-	rate   float64 // tokens a second
-	burst  float64
-	tokens float64
-	last   time.Time
-}
-
-func newBucket(rate, burst int) *bucket {
-	return &bucket{rate: float64(rate), burst: float64(burst), tokens: float64(burst)}
-}
-
-func (b *bucket) take(now time.Time) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.last.IsZero() {
-		b.tokens = min(b.burst, b.tokens+b.rate*now.Sub(b.last).Seconds())
-	}
-	b.last = now
-	if b.tokens < 1 {
-		return false
-	}
-	b.tokens--
-	return true
-}
 
 // machine is what one machine has taken.
 type machine struct {
-	queries, reports      *bucket
+	queries, reports      *quota.Bucket
 	inFlight, connections int // of machines.mu
 	skipped               int // of machines.mu
 	used                  time.Time
@@ -69,7 +44,7 @@ func (m *machines) get(source netip.Addr, now time.Time) *machine {
 	}
 	one, ok := m.bySource[source]
 	if !ok {
-		one = &machine{queries: newBucket(m.limits.PerSecond, m.limits.Burst), reports: newBucket(m.limits.DeniedPerSecond, m.limits.DeniedBurst)}
+		one = &machine{queries: quota.New(m.limits.PerSecond, m.limits.Burst), reports: quota.New(m.limits.DeniedPerSecond, m.limits.DeniedBurst)}
 		m.bySource[source] = one
 	}
 	one.used = now
@@ -82,7 +57,7 @@ func (m *machines) query(source netip.Addr) (done func()) {
 	defer m.mu.Unlock()
 	now := time.Now()
 	one := m.get(source, now)
-	if one.inFlight >= m.limits.InFlight || m.inFlight >= m.limits.TotalInFlight || !one.queries.take(now) {
+	if one.inFlight >= m.limits.InFlight || m.inFlight >= m.limits.TotalInFlight || !one.queries.Take(now) {
 		return nil
 	}
 	one.inFlight++
@@ -119,7 +94,7 @@ func (m *machines) report(source netip.Addr) (skipped int, ok bool) {
 	defer m.mu.Unlock()
 	now := time.Now()
 	one := m.get(source, now)
-	if !one.reports.take(now) {
+	if !one.reports.Take(now) {
 		one.skipped++
 		return 0, false
 	}

@@ -1,0 +1,10 @@
+package sni_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/tangle-network/microvm-runtime/internal/testing/leak"
+)
+
+func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
