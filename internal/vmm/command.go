@@ -3,6 +3,7 @@
 package vmm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -17,6 +18,7 @@ import (
 // no CAP_SYS_RESOURCE and the child changes its user at once, only this process's own limit keeps it from that.
 type Command struct {
 	Path           string
+	Name           string   // What the program is told that it is called (argv[0]). Optional: Path.
 	Args           []string // Without the program's name.
 	Dir            string   // Working directory. Optional: this process's.
 	Env            []string // Optional: empty, so that nothing of ours gets in.
@@ -43,7 +45,7 @@ func Start(c Command) (*Process, error) {
 
 func (c Command) start(inCgroup bool) (*Process, error) {
 	var pidfd int
-	cmd := &exec.Cmd{Path: c.Path, Args: append([]string{c.Path}, c.Args...), Dir: c.Dir, Env: c.Env}
+	cmd := &exec.Cmd{Path: c.Path, Args: append([]string{cmp.Or(c.Name, c.Path)}, c.Args...), Dir: c.Dir, Env: c.Env}
 	if cmd.Env == nil {
 		cmd.Env = []string{}
 	}
