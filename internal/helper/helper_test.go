@@ -109,6 +109,13 @@ func TestAHelperOutlivesItsStarterAndIsAdopted(t *testing.T) {
 	if err != nil || bytes.Count(environment, []byte{0}) != 1 {
 		t.Errorf("it has the environment %q, %v", environment, err)
 	}
+	if left, err := os.ReadFile(filepath.Join(dir, "began")); err != nil || len(left) > 0 {
+		t.Errorf("its children get the environment %q, %v", left, err)
+	}
+	arguments, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if want := "microvm-quiet\x00" + dir + "\x00"; err != nil || string(arguments) != want {
+		t.Errorf("it is called %q, want %q, %v", arguments, want, err)
+	}
 	// Another process ends it: the next call starts another.
 	if err := h.Kill(bounded(t)); err != nil {
 		t.Fatal(err)

@@ -37,7 +37,7 @@ func kinds() []helper.Kind {
 
 // serve does what the configuration says.
 func serve(ctx context.Context, s *helper.Session) error {
-	if err := os.WriteFile(filepath.Join(s.Dir(), "began"), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.Dir(), "began"), []byte(strings.Join(os.Environ(), "\n")), 0o600); err != nil {
 		return err
 	}
 	switch string(s.Config()) {

@@ -85,12 +85,13 @@ func TestNoNameOpensAReservedAddress(t *testing.T) {
 	host := netip.MustParseAddr("8.8.4.4")
 	w := startWorld(t, resolver.Options{Host: func(addr netip.Addr) bool { return addr == host || addr == netip.MustParseAddr("10.9.9.9") }, Subnet: netip.MustParsePrefix("100.70.0.0/18")})
 	w.allow(t, "127.0.1.1", "*.evil.example")
-	named := []string{"*.evil.example", "tcp:10.0.0.0/8:80", "169.254.169.254", "8.8.4.4", "100.70.0.0/24", "0.0.0.0/0"}
+	named := []string{"*.evil.example", "tcp:10.0.0.0/8:80", "169.254.169.254", "8.8.4.4", "100.70.0.0/24", "100.64.0.0/10", "0.0.0.0/0"}
 	w.allow(t, "127.0.1.2", named...)
 	for i, test := range []struct{ address, named string }{
-		{"10.0.0.1", "NOERROR"}, {"169.254.169.254", "NOERROR"}, {"8.8.4.4", "NOERROR"}, {"100.70.0.9", "NOERROR"},
+		{"10.0.0.1", "NOERROR"}, {"169.254.169.254", "NOERROR"}, {"8.8.4.4", "NOERROR"}, {"100.70.0.9", "NOERROR"}, {"100.80.0.9", "NOERROR"},
 		{"127.0.0.1", ""}, {"0.0.0.0", ""}, {"192.168.1.1", ""}, {"172.16.0.1", ""}, {"169.254.169.253", ""}, {"224.0.0.1", ""}, {"255.255.255.255", ""},
-		{"100.70.1.9", ""}, {"10.9.9.9", ""}, // in 10/8, and the host's: only a /32 names it
+		{"100.70.1.9", ""}, // in 100.64/10, and our own network's: only a rule within that names it
+		{"10.9.9.9", ""},   // in 10/8, and the host's: only a /32 names it
 	} {
 		name := fmt.Sprintf("n%d.evil.example", i)
 		w.upstream.set(name+" A", "60 A "+test.address)
