@@ -3,9 +3,12 @@
 package unix
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,21 +28,94 @@ func tapInNamespace() error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return os.NewSyscallError("unshare", err)
 	}
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: "/dev/net/tun", Err: err}
-	}
-	defer unix.Close(fd)
-	request, err := unix.NewIfreq("tap0")
+	fd, err := attachTAP("tap0")
 	if err != nil {
 		return err
 	}
-	request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
-		return os.NewSyscallError("TUNSETIFF", err)
+	return unix.Close(fd)
+}
+
+// attachTAP opens a TAP of the calling thread's network namespace, as Firecracker does, and makes it when it is missing.
+func attachTAP(name string) (fd int, err error) {
+	fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: "/dev/net/tun", Err: err}
 	}
-	if name := request.Name(); name != "tap0" {
-		return fmt.Errorf("TUNSETIFF made %q", name)
+	request, err := unix.NewIfreq(name)
+	if err == nil {
+		request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		err = os.NewSyscallError("TUNSETIFF", unix.IoctlIfreq(fd, unix.TUNSETIFF, request))
+	}
+	if err == nil && request.Name() != name {
+		err = fmt.Errorf("TUNSETIFF made %q", request.Name())
+	}
+	if err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// OpenTAP opens a TAP of the calling thread's network namespace, and makes one that lives as long as it is open when there is none. What is read and written are frames, each
+// behind a virtio_net_hdr of TAPHeader bytes. syscall.EBUSY when it is open.
+func OpenTAP(name string) (*os.File, error) {
+	fd, err := attachTAP(name)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "/dev/net/tun"), nil
+}
+
+// TAPHeader is the size of what is before each frame, in bytes.
+const TAPHeader = 10
+
+// MakeTAP makes a TAP in the calling thread's network namespace that outlives this process, and that a user and group may open.
+func MakeTAP(name string, uid, gid int) error {
+	fd, err := attachTAP(name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for _, set := range []struct {
+		name     string
+		request  uint
+		argument int
+	}{{"TUNSETOWNER", unix.TUNSETOWNER, uid}, {"TUNSETGROUP", unix.TUNSETGROUP, gid}, {"TUNSETPERSIST", unix.TUNSETPERSIST, 1}} {
+		if err := unix.IoctlSetInt(fd, set.request, set.argument); err != nil {
+			return os.NewSyscallError(set.name, err)
+		}
+	}
+	return nil
+}
+
+// ResetTAP undoes what who had a TAP of the calling thread's network namespace open can have set on it, and what netlink doesn't show: filters, header's form, offloads, buffer, carrier.
+// syscall.EBUSY when it is still open.
+func ResetTAP(name string) error {
+	fd, err := attachTAP(name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var noPrograms int32 = -1
+	var noAddresses struct{ flags, count uint16 }
+	var header, order, sendBuffer, carrier int32 = TAPHeader, 0, math.MaxInt32, 1
+	for _, set := range []struct {
+		name     string
+		request  uint
+		argument unsafe.Pointer
+	}{
+		{"TUNDETACHFILTER", unix.TUNDETACHFILTER, nil},
+		{"TUNSETSTEERINGEBPF", unix.TUNSETSTEERINGEBPF, unsafe.Pointer(&noPrograms)},
+		{"TUNSETFILTEREBPF", unix.TUNSETFILTEREBPF, unsafe.Pointer(&noPrograms)},
+		{"TUNSETTXFILTER", unix.TUNSETTXFILTER, unsafe.Pointer(&noAddresses)},
+		{"TUNSETVNETHDRSZ", unix.TUNSETVNETHDRSZ, unsafe.Pointer(&header)},
+		{"TUNSETVNETLE", unix.TUNSETVNETLE, unsafe.Pointer(&order)},
+		{"TUNSETOFFLOAD", unix.TUNSETOFFLOAD, nil},
+		{"TUNSETSNDBUF", unix.TUNSETSNDBUF, unsafe.Pointer(&sendBuffer)},
+		{"TUNSETCARRIER", unix.TUNSETCARRIER, unsafe.Pointer(&carrier)},
+	} {
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(set.request), uintptr(set.argument)); errno != 0 {
+			return os.NewSyscallError(set.name, errno)
+		}
 	}
 	return nil
 }

@@ -1,0 +1,307 @@
+//go:build linux
+
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"regexp"
+
+	"github.com/vishvananda/netlink"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/flock"
+	"github.com/tangle-network/microvm-runtime/internal/netns"
+	"github.com/tangle-network/microvm-runtime/internal/step"
+)
+
+// Options say which network. The same must be given to each Open of it, and to Remove.
+type Options struct {
+	Dir string // Where its files are: below the socket directory, on a file system in memory.
+	ID  string // 8 hexadecimal digits that tell the state directory's things on the host from others'.
+
+	Subnet netip.Prefix     // IPv4, /8 to /28. Optional: a /18 that the host has no use for, as long as the network lives.
+	Uplink string           // The link that leads out. Optional: the one of the default route.
+	MTU    int              // 576 to 65521, in bytes. Optional: the uplink's.
+	Host   *netns.Namespace // What is regarded as the host; it must stay open. Optional: the present one.
+	Hook   step.Hook        // Optional.
+
+	rules rules // Nil: those of package firewall.
+}
+
+// Network is what a state directory has on the host. Its methods may be called at the same time, and by any number of processes.
+type Network struct {
+	options Options
+	record  record
+	plan    plan
+	rules   rules
+}
+
+var idForm = regexp.MustCompile(`^[0-9a-f]{8}$`)
+
+// linkName returns the name of the host's only link.
+func (o Options) linkName() string { return "mvm-" + o.ID }
+
+func (o Options) check() error {
+	switch {
+	case o.Dir == "":
+		return &microvm.FieldError{Field: "Options.Dir", Value: o.Dir, Reason: "must be set"}
+	case !idForm.MatchString(o.ID):
+		return &microvm.FieldError{Field: "Options.ID", Value: o.ID, Reason: "must be 8 hexadecimal digits"}
+	case o.MTU != 0 && (o.MTU < leastMTU || o.MTU > mostMTU):
+		return &microvm.FieldError{Field: "MICROVM_NETWORK_MTU", Value: o.MTU, Reason: fmt.Sprintf("must be %d to %d", leastMTU, mostMTU)}
+	}
+	return nil
+}
+
+// Open makes the network, or what is missing of it, and leaves the rest as it is. microvm.ErrInvalid when options are bad, or other than those that the network was made with, and
+// microvm.ErrExhausted when no subnet is free.
+func Open(ctx context.Context, options Options) (_ *Network, err error) {
+	if err := options.check(); err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{options.Dir, options.namespaces(), options.records(), options.locks()} {
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+	}
+	lock, err := flock.Lock(ctx, options.lockPath())
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	n := &Network{options: options, rules: options.rules}
+	if n.rules == nil {
+		n.rules = installed{}
+	}
+	s := step.Begin("network", options.Hook)
+	defer s.End(&err)
+	if err := s.Do("record", n.settle, nil); err != nil {
+		return nil, err
+	}
+	for _, do := range []struct {
+		name string
+		do   func() error
+	}{{"hub", n.hub}, {"hub-rules", n.hubRules}, {"host-rules", n.hostRules}, {"link", n.link}, {"routes", n.routes}} {
+		if err := s.Do(do.name, do.do, nil); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// settle decides what the network is, and writes it down, or reads what was decided.
+func (n *Network) settle() error {
+	was, err := loadRecord(n.options.recordPath())
+	if err == nil {
+		return n.adopt(was)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	r := record{Version: version, ID: n.options.ID, Subnet: n.options.Subnet, MTU: n.options.MTU}
+	err = in(n.options.Host, func(h *netlink.Handle) error {
+		used, err := uses(h, n.options.linkName())
+		if err != nil {
+			return err
+		}
+		if r.Subnet == (netip.Prefix{}) {
+			r.Subnet, err = choose(r.ID, used)
+		} else {
+			err = checkSubnet(r.Subnet, used)
+		}
+		if err != nil {
+			return err
+		}
+		name, mtu, err := uplink(h, n.options.Uplink)
+		if r.Uplink = name; r.MTU == 0 {
+			r.MTU = min(max(mtu, leastMTU), mostMTU)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	n.record, n.plan = r, plan{r.Subnet}
+	return save(n.options.recordPath(), r)
+}
+
+// adopt compares what was decided with the options. The uplink may be another, as a host's can: what was made for it doesn't depend on it.
+func (n *Network) adopt(was record) error {
+	const remedy = "the network was made with %v (remove all machines and purge, or leave it as it is)"
+	switch {
+	case was.ID != n.options.ID:
+		return fmt.Errorf("%w: %s is of the network %s, not %s", microvm.ErrInvalid, n.options.Dir, was.ID, n.options.ID)
+	case n.options.Subnet != (netip.Prefix{}) && n.options.Subnet != was.Subnet:
+		return &microvm.FieldError{Field: "MICROVM_NETWORK_SUBNET", Value: n.options.Subnet, Reason: fmt.Sprintf(remedy, was.Subnet)}
+	case n.options.MTU != 0 && n.options.MTU != was.MTU:
+		return &microvm.FieldError{Field: "MICROVM_NETWORK_MTU", Value: n.options.MTU, Reason: fmt.Sprintf(remedy, was.MTU)}
+	}
+	n.record, n.plan = was, plan{was.Subnet}
+	return in(n.options.Host, func(h *netlink.Handle) error {
+		name, _, err := uplink(h, n.options.Uplink)
+		if err != nil || name == was.Uplink {
+			return err
+		}
+		n.record.Uplink = name
+		return save(n.options.recordPath(), n.record)
+	})
+}
+
+// hub makes the namespace that all slots lead to.
+func (n *Network) hub() error {
+	ns, err := netns.Make(n.options.hubPath())
+	if errors.Is(err, fs.ErrExist) {
+		ns, err = netns.Open(n.options.hubPath())
+	}
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return ns.Do(func() error { return set(router()) })
+}
+
+func (n *Network) hubRules() error {
+	ns, err := netns.Open(n.options.hubPath())
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return n.rules.hub(n, ns)
+}
+
+func (n *Network) hostRules() error { return n.rules.host(n) }
+
+// hostEnd and hubEnd are the ends of the link between host and hub.
+func (n *Network) hostEnd() end {
+	return end{name: n.options.linkName(), mac: hostLinkMAC, address: single(n.plan.host()), peer: n.plan.hub(), peerMAC: hubMAC, routes: []netip.Prefix{single(n.plan.hub()), n.plan.subnet}}
+}
+
+func (n *Network) hubEnd() end {
+	return end{name: link, mac: hubMAC, address: single(n.plan.hub()), peer: n.plan.host(), peerMAC: hostLinkMAC, routes: []netip.Prefix{single(n.plan.host()), everywhere}}
+}
+
+// link makes the link between host and hub, unless both ends are there.
+func (n *Network) link() error {
+	return at(n.options.hubPath(), func(hub *netns.Namespace, h *netlink.Handle) error {
+		_, inHub := h.LinkByName(link)
+		return in(n.options.Host, func(host *netlink.Handle) error {
+			_, inHost := host.LinkByName(n.options.linkName())
+			if inHub == nil && inHost == nil {
+				return nil
+			}
+			// One without the other is of a hub that is gone, and going.
+			if err := errors.Join(unlink(host, n.options.linkName()), unlink(h, link)); err != nil {
+				return err
+			}
+			return pair(host, n.hostEnd(), n.hubEnd(), hub, n.record.MTU)
+		})
+	})
+}
+
+// routes brings both ends of that link up, and lets the host forward by it and the uplink.
+func (n *Network) routes() error {
+	err := at(n.options.hubPath(), func(_ *netns.Namespace, h *netlink.Handle) error {
+		lo, err := h.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return errors.Join(h.LinkSetUp(lo), n.hubEnd().raise(h))
+	})
+	if err != nil {
+		return err
+	}
+	return in(n.options.Host, func(h *netlink.Handle) error {
+		name := n.options.linkName()
+		if err := set(append(careful(name), [2]string{"ipv6/conf/" + name + "/disable_ipv6", "1"})); err != nil {
+			return err
+		}
+		if err := n.hostEnd().raise(h); err != nil {
+			return err
+		}
+		if err := forwards(name); err != nil || n.record.Uplink == "" {
+			return err
+		}
+		return forwards(n.record.Uplink)
+	})
+}
+
+// Forward lets what comes by the host's link that has the address be forwarded, as publishing an address needs; all links that have one, when it is unspecified.
+func (n *Network) Forward(address netip.Addr) error {
+	return in(n.options.Host, func(h *netlink.Handle) error {
+		list, err := h.AddrList(nil, netlink.FAMILY_V4)
+		if err != nil {
+			return fmt.Errorf("list addresses: %w", err)
+		}
+		for _, a := range list {
+			ip, _ := netip.AddrFromSlice(a.IP.To4())
+			if ip.IsLoopback() || ip != address && !address.IsUnspecified() {
+				continue
+			}
+			l, err := h.LinkByIndex(a.LinkIndex)
+			if missing(err) {
+				continue
+			}
+			if err == nil {
+				err = forwards(l.Attrs().Name)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Info is what a network is.
+type Info struct {
+	Subnet    netip.Prefix
+	Host, Hub netip.Addr // Their ends of the link between both.
+	Link      string     // The host's end.
+	Uplink    string     // Empty where there was none.
+	MTU       int
+	Slots     int // How many there are addresses for.
+}
+
+// Info returns what the network is.
+func (n *Network) Info() Info {
+	return Info{
+		Subnet: n.plan.subnet, Host: n.plan.host(), Hub: n.plan.hub(), Link: n.options.linkName(), Uplink: n.record.Uplink, MTU: n.record.MTU, Slots: n.plan.slots(),
+	}
+}
+
+// HostAddresses returns the host's own addresses as they are now.
+func (n *Network) HostAddresses() (host []netip.Addr, err error) {
+	err = in(n.options.Host, func(h *netlink.Handle) error {
+		host, err = addresses(h, n.options.linkName())
+		return err
+	})
+	return host, err
+}
+
+// Hub opens the namespace that all slots lead to.
+func (n *Network) Hub() (*netns.Namespace, error) { return netns.Open(n.options.hubPath()) }
+
+// Addresses are those that a slot's guest, and who speaks to it, need.
+type Addresses struct {
+	Slot       netip.Addr   // Outside its namespace the guest has it.
+	Guest      netip.Prefix // What the guest's link has.
+	Gateway    netip.Addr   // The guest's default route, and its resolver.
+	GatewayMAC net.HardwareAddr
+	MAC        net.HardwareAddr // The guest's.
+	Hub        netip.Addr       // Where the resolver listens.
+	MTU        int
+}
+
+// Addresses returns those of a slot, whether it is made or not. microvm.ErrExhausted when the subnet has none for it.
+func (n *Network) Addresses(number int) (Addresses, error) {
+	address, err := n.plan.slot(number)
+	return Addresses{
+		Slot: address, Guest: guest, Gateway: gateway.Addr(), GatewayMAC: gatewayMAC, MAC: guestMAC, Hub: n.plan.hub(), MTU: n.record.MTU,
+	}, err
+}
