@@ -192,8 +192,12 @@ func List(dir string) ([]string, error) {
 	return names, nil
 }
 
-// Do runs f on a thread that is in the namespace, and returns its error. All that f opens, and each process that it starts, is in the namespace.
+// Do runs f on a thread that is in the namespace, and returns its error. All that f opens, and each process that it starts, is in the namespace. Of nil it is the namespace that
+// this process is in, also when it is called by a function that runs in another.
 func (n *Namespace) Do(f func() error) error {
+	if n == nil {
+		return onThread(f)
+	}
 	return onThread(func() error {
 		if err := n.enter(); err != nil {
 			return err
@@ -216,16 +220,21 @@ func onThread(f func() error) error {
 }
 
 // from is onThread with the way to find what is gone back to. A thread that can't go back ends with its goroutine.
-func from(home func() (*Namespace, error), f func() error) (err error) {
-	done := make(chan struct{})
-	err = errors.New("the function ended its goroutine")
+func from(home func() (*Namespace, error), f func() error) error {
+	done := make(chan error, 1)
 	go func() {
-		defer close(done)
+		err := errors.New("the function ended its goroutine")
+		defer func() { done <- err }()
 		runtime.LockOSThread()
+		if syscall.Gettid() == os.Getpid() { // the main thread can't end, and /proc tells by it where the process is
+			err = from(home, f)
+			runtime.UnlockOSThread()
+			return
+		}
 		origin, failed := home()
 		if failed != nil {
-			runtime.UnlockOSThread()
 			err = failed
+			runtime.UnlockOSThread()
 			return
 		}
 		defer origin.Close()
@@ -236,8 +245,7 @@ func from(home func() (*Namespace, error), f func() error) (err error) {
 		}()
 		err = f()
 	}()
-	<-done
-	return err
+	return <-done
 }
 
 // FD returns the handle's descriptor, which is valid until Close.

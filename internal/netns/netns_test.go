@@ -91,6 +91,18 @@ func TestHostMakeDoOpenRemove(t *testing.T) {
 	if after, err := inode(thread); err != nil || after != here {
 		t.Errorf("after it in %s, %v", after, err)
 	}
+	err = again.Do(func() error {
+		return (*Namespace)(nil).Do(func() error {
+			home, err := inode(thread)
+			if err != nil || home != here {
+				return fmt.Errorf("in %s: %w", home, err)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		t.Errorf("the process's own, from another: %v", err)
+	}
 	if _, err := Make(ns.Path()); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("made twice: %v", err)
 	}
@@ -353,7 +365,7 @@ func TestHostThreadThatCantReturn(t *testing.T) {
 	for deadline := time.Now().Add(10 * time.Second); !gone() && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
-	if spaces, _ := threads(t); spaces[ns.inode(t)] > 0 || !gone() && tid != syscall.Getpid() {
+	if spaces, _ := threads(t); spaces[ns.inode(t)] > 0 || !gone() {
 		t.Errorf("the thread is still there: %v", spaces)
 	}
 	if err := ns.Do(func() error { runtime.Goexit(); return nil }); err == nil {

@@ -31,13 +31,9 @@ const (
 
 // endFlows ends the flows of a namespace that an address is in: those that it began, and those that lead to it. The kernel chooses them: however many others there are, none is listed.
 func endFlows(ns *netns.Namespace, address netip.Addr) error {
-	do := func() error {
+	return ns.Do(func() error {
 		return errors.Join(endFlowsOf(address, tupleOfOriginal, filterOfOriginal), endFlowsOf(address, tupleOfReply, filterOfReply))
-	}
-	if ns == nil {
-		return do()
-	}
-	return ns.Do(do)
+	})
 }
 
 // endFlowsOf ends those whose tuple has the address as its source.

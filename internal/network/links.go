@@ -19,9 +19,9 @@ import (
 // patience is how long the kernel may take for one answer.
 const patience = 30 * time.Second
 
-// in runs f on a thread in the namespace, with a socket that links and routes are asked for by. None is the present one.
+// in runs f on a thread in the namespace, with a socket that links and routes are asked for by. None is this process's.
 func in(ns *netns.Namespace, f func(*netlink.Handle) error) error {
-	do := func() error {
+	return ns.Do(func() error {
 		h, err := netlink.NewHandle(syscall.NETLINK_ROUTE)
 		if err != nil {
 			return os.NewSyscallError("netlink", err)
@@ -31,11 +31,7 @@ func in(ns *netns.Namespace, f func(*netlink.Handle) error) error {
 			return os.NewSyscallError("setsockopt", err)
 		}
 		return f(h)
-	}
-	if ns == nil {
-		return do()
-	}
-	return ns.Do(do)
+	})
 }
 
 // at is in for the namespace at a path.

@@ -28,7 +28,7 @@ type Options struct {
 	Subnet netip.Prefix     // IPv4, /8 to /28. Optional: a /18 that the host has no use for, as long as the network lives.
 	Uplink string           // The link that leads out. Optional: the one of the default route.
 	MTU    int              // 576 to 65521, in bytes. Optional: the uplink's.
-	Host   *netns.Namespace // What is regarded as the host; it must stay open. Optional: the present one.
+	Host   *netns.Namespace // What is regarded as the host; it must stay open. Optional: the one that this process is in.
 	Hook   step.Hook        // Optional.
 
 	rules rules // Nil: those of package firewall.

@@ -1,0 +1,171 @@
+//go:build linux
+
+package network
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+const orderEnv = "MICROVM_TEST_NETWORK_ORDER"
+
+// order is what another process is told to do, and where it dies of it.
+type order struct {
+	Dir, ID string
+	Subnet  netip.Prefix
+	Verb    string
+	KillAt  string
+}
+
+func obey(text string) {
+	var o order
+	err := json.Unmarshal([]byte(text), &o)
+	if err == nil {
+		err = o.run()
+	}
+	fmt.Fprintln(os.Stderr, "not killed:", err)
+	os.Exit(1)
+}
+
+func (o order) run() error {
+	ctx := context.Background()
+	n, err := Open(ctx, Options{Dir: o.Dir, ID: o.ID, Subnet: o.Subnet, Hook: func(point string) error {
+		if point == o.KillAt {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+		return nil
+	}})
+	if err != nil {
+		return err
+	}
+	switch o.Verb {
+	case "make":
+		_, err = n.Make(ctx, 7, user(7), user(7))
+	case "recycle":
+		err = n.Recycle(ctx, 7)
+	}
+	return err
+}
+
+// crash lets another process do what the verb says, and be killed at a point of it.
+func (r *rig) crash(verb, point string) {
+	r.Helper()
+	text, err := json.Marshal(order{Dir: r.options.Dir, ID: r.options.ID, Subnet: r.options.Subnet, Verb: verb, KillAt: point})
+	if err != nil {
+		r.Fatal(err)
+	}
+	cmd := exec.CommandContext(r.Context(), "/proc/self/exe")
+	cmd.Env = append(os.Environ(), orderEnv+"="+string(text))
+	var out []byte
+	err = r.host.Do(func() (err error) {
+		out, err = cmd.CombinedOutput() // to it the stand-in is the present one
+		return err
+	})
+	exit := (*exec.ExitError)(nil)
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		r.Fatalf("not killed at %s: %v\n%s", point, err, out)
+	}
+}
+
+// points returns those of what f does.
+func (r *rig) points(f func(n *Network)) []string {
+	var points []string
+	o := r.options
+	defer func() { r.options = o }()
+	r.options.Hook = func(point string) error {
+		points = append(points, point)
+		return nil
+	}
+	n := r.open()
+	f(n)
+	return points
+}
+
+func (r *rig) whole() string {
+	r.Helper()
+	return world(r.T, r.host) + worldAt(r.T, r.options.hubPath()) + worldAt(r.T, r.options.namespace(7))
+}
+
+// TestHostKilledAnywhere: a network and a slot that a process was killed in the midst of are as if nothing had been.
+func TestHostKilledAnywhere(t *testing.T) {
+	whole := newRig(t)
+	points := whole.points(func(n *Network) { whole.make(n, 7) })
+	want := whole.whole()
+	if len(points) < 20 {
+		t.Fatalf("only the points %q", points)
+	}
+	for _, point := range points {
+		t.Run(strings.ReplaceAll(point, "/", "-"), func(t *testing.T) {
+			r := newRig(t)
+			r.crash("make", point)
+			n := r.open()
+			r.make(n, 7)
+			if got := r.whole(); got != want {
+				t.Errorf("\n%s\nwant\n%s", got, want)
+			}
+			if entries, err := os.ReadDir(r.options.namespaces()); err != nil || len(entries) != 2 {
+				t.Errorf("%v, %v", entries, err)
+			}
+		})
+	}
+}
+
+// TestHostKilledThenRemoved: whatever there is of a network goes.
+func TestHostKilledThenRemoved(t *testing.T) {
+	whole := newRig(t)
+	before := world(t, whole.host)
+	points := whole.points(func(n *Network) { whole.make(n, 7) })
+	for _, point := range points {
+		t.Run(strings.ReplaceAll(point, "/", "-"), func(t *testing.T) {
+			r := newRig(t)
+			r.crash("make", point)
+			if err := Remove(t.Context(), r.options); err != nil {
+				t.Fatal(err)
+			}
+			if got := world(t, r.host); got != before {
+				t.Errorf("\n%s\nwant\n%s", got, before)
+			}
+			if left, err := filepath.Glob(filepath.Join(filepath.Dir(r.options.Dir), "*")); err != nil || len(left) > 0 {
+				t.Errorf("%v, %v", left, err)
+			}
+		})
+	}
+}
+
+// TestHostKilledInRecycle: the next one finishes it.
+func TestHostKilledInRecycle(t *testing.T) {
+	r := newRig(t)
+	n := r.open()
+	r.make(n, 7)
+	want := r.whole()
+	points := r.points(func(n *Network) {
+		if err := n.Recycle(t.Context(), 7); err != nil {
+			t.Fatal(err)
+		}
+	})
+	points = slices.DeleteFunc(points, func(point string) bool { return !strings.HasPrefix(point, "recycle/") })
+	if len(points) < 10 {
+		t.Fatalf("only the points %q", points)
+	}
+	for _, point := range points {
+		r.crash("recycle", point)
+		if err := n.Recycle(t.Context(), 7); err != nil {
+			t.Fatalf("%s: %v", point, err)
+		}
+		r.make(n, 7)
+		if got := r.whole(); got != want {
+			t.Errorf("%s:\n%s\nwant\n%s", point, got, want)
+		}
+	}
+}
