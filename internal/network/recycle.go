@@ -24,25 +24,43 @@ var errChanged = errors.New("the TAP is another")
 
 // Recycle makes a slot ready for another machine: the package's comment has the list of what it takes away. It may be repeated. microvm.ErrBusy when a VMM has its TAP open. What
 // can't be made as it was is made anew; of half a slot nothing stays.
-func (n *Network) Recycle(ctx context.Context, number int) (err error) {
+func (n *Network) Recycle(ctx context.Context, number int) error {
 	lock, err := n.lock(ctx, number)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	was, err := loadSlot(n.options.slotPath(number))
-	if err == nil {
-		err = n.whole(number)
+	if err := n.recycle(number); err != nil {
+		return fmt.Errorf("recycle slot %d: %w", number, err)
 	}
+	return nil
+}
+
+func (n *Network) recycle(number int) error {
+	was, err := loadSlot(n.options.slotPath(number))
 	if errors.Is(err, fs.ErrNotExist) {
 		return errors.Join(n.forget(number), n.clear(number))
 	}
 	if err != nil {
 		return err
 	}
-	s := step.Begin("recycle", n.options.Hook)
-	defer s.End(&err)
-	err = at(n.options.namespace(number), func(ns *netns.Namespace, h *netlink.Handle) error {
+	if err = n.whole(number); err == nil {
+		err = n.clean(number, was)
+	}
+	if !errors.Is(err, errChanged) && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := n.forget(number); err != nil {
+		return err
+	}
+	_, err = n.remake(number, was.UID, was.GID)
+	return err
+}
+
+// clean takes away what is in a slot's namespace, and what the host knows of it.
+func (n *Network) clean(number int, was slotRecord) error {
+	return at(n.options.namespace(number), func(ns *netns.Namespace, h *netlink.Handle) error {
+		s := step.Begin("recycle", n.options.Hook)
 		for _, do := range []struct {
 			name string
 			do   func() error
@@ -59,15 +77,6 @@ func (n *Network) Recycle(ctx context.Context, number int) (err error) {
 		}
 		return nil
 	})
-	if errors.Is(err, errChanged) {
-		if err = n.forget(number); err == nil {
-			_, err = n.remake(number, was.UID, was.GID)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("recycle slot %d: %w", number, err)
-	}
-	return nil
 }
 
 // forget takes away what the host knows of a slot's machine.

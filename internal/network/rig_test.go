@@ -67,7 +67,7 @@ func (r *rig) link(name string, mtu int, address string) {
 		attributes := netlink.NewLinkAttrs()
 		attributes.Name, attributes.MTU = name, mtu
 		l := netlink.NewVeth(attributes)
-		l.PeerName = name + "-peer"
+		l.PeerName = "x" + name
 		return errors.Join(h.LinkAdd(l), h.LinkSetUp(l), h.AddrAdd(l, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix(address))}))
 	})
 }
