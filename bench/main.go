@@ -31,6 +31,7 @@ var figures = []struct {
 	{"agent_ready", agentReady},
 	{"image_2gib image_2gib_rss", imageLarge},
 	{"jailed_life_1000 info_1000 list_1000", scale},
+	{"slot_make slot_take slot_return", networkSlots},
 }
 
 func main() {

@@ -35,10 +35,8 @@
 //
 // # Caveats
 //
-// A network namespace of the host's side may be any: [Options].Host. Only it, and the namespaces at DIR/ns, are touched; in it: the link mvm-ID, the table microvm-ID, and whether the
-// links that lead out forward. Other links don't forward for it: [Network.Forward] lets one.
-//
-// Removing is not the reverse of that last one: a link that forwards goes on forwarding, since somebody else may need it by then.
+// The host may be any network namespace: [Options].Host. Only it, and the namespaces at DIR/ns, are touched; in it: the link mvm-ID with its route, the table microvm-ID, and
+// ip_forward, without which no answer would reach a slot. Removing a network leaves that on, since somebody else may need it by then.
 //
 // All processes that use a state directory must be in one mount namespace; package netns says why.
 package network

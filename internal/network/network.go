@@ -204,7 +204,7 @@ func (n *Network) link() error {
 	})
 }
 
-// routes brings both ends of that link up, and lets the host forward by it and the uplink.
+// routes brings both ends of that link up, and lets the host forward.
 func (n *Network) routes() error {
 	err := at(n.options.hubPath(), func(_ *netns.Namespace, h *netlink.Handle) error {
 		lo, err := h.LinkByName("lo")
@@ -224,37 +224,7 @@ func (n *Network) routes() error {
 		if err := n.hostEnd().raise(h); err != nil {
 			return err
 		}
-		if err := forwards(name); err != nil || n.record.Uplink == "" {
-			return err
-		}
-		return forwards(n.record.Uplink)
-	})
-}
-
-// Forward lets what comes by the host's link that has the address be forwarded, as publishing an address needs; all links that have one, when it is unspecified.
-func (n *Network) Forward(address netip.Addr) error {
-	return in(n.options.Host, func(h *netlink.Handle) error {
-		list, err := h.AddrList(nil, netlink.FAMILY_V4)
-		if err != nil {
-			return fmt.Errorf("list addresses: %w", err)
-		}
-		for _, a := range list {
-			ip, _ := netip.AddrFromSlice(a.IP.To4())
-			if ip.IsLoopback() || ip != address && !address.IsUnspecified() {
-				continue
-			}
-			l, err := h.LinkByIndex(a.LinkIndex)
-			if missing(err) {
-				continue
-			}
-			if err == nil {
-				err = forwards(l.Attrs().Name)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+		return forwards()
 	})
 }
 

@@ -45,10 +45,9 @@ func careful(link string) [][2]string {
 	}
 }
 
-// forwards lets what comes by a link of the host be forwarded. Others don't become routers by it, as they would by ip_forward.
-func forwards(link string) error {
-	const on = "1\n"
-	name := path.Join("/proc/sys/net/ipv4/conf", link, "forwarding")
+// forwards lets the host forward packets between its links: any of them can be where an answer comes from.
+func forwards() error {
+	const name, on = "/proc/sys/net/ipv4/ip_forward", "1\n"
 	if now, err := os.ReadFile(name); err != nil || string(now) == on {
 		return err
 	}
