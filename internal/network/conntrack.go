@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"syscall"
 
@@ -57,6 +58,30 @@ func endFlowsOf(address netip.Addr, tuple, filter int) error {
 		}
 	}
 	return nil
+}
+
+// within chooses flows of a subnet's addresses.
+type within netip.Prefix
+
+// MatchConntrackFlow says whether the flow began in the subnet, or leads to it.
+func (w within) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	for _, ip := range []net.IP{flow.Forward.SrcIP, flow.Reverse.SrcIP} {
+		if a, ok := netip.AddrFromSlice(ip); ok && netip.Prefix(w).Contains(a.Unmap()) {
+			return true
+		}
+	}
+	return false
+}
+
+// endFlowsWithin ends the flows of a namespace that addresses of a subnet are in. It lists all that there are.
+func endFlowsWithin(ns *netns.Namespace, subnet netip.Prefix) error {
+	return ns.Do(func() error {
+		_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, within(subnet))
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return fmt.Errorf("end flows of %s: %w", subnet, err)
+		}
+		return nil
+	})
 }
 
 // endAllFlows ends those of the namespace that the calling thread is in.

@@ -32,6 +32,8 @@ type slotRecord struct {
 	UID     int `json:"uid"`
 	GID     int `json:"gid"`
 	MTU     int `json:"mtu"`
+	// Hub tells the hub that the slot leads to from one that was made after it was lost.
+	Hub string `json:"hub"`
 }
 
 const hubName = "hub"

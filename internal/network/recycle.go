@@ -44,7 +44,7 @@ func (n *Network) recycle(number int) error {
 	if err != nil {
 		return err
 	}
-	if err = n.whole(number); err == nil {
+	if err = n.whole(number, was); err == nil {
 		err = n.clean(number, was)
 	}
 	if !errors.Is(err, errChanged) && !errors.Is(err, fs.ErrNotExist) {

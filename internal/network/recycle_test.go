@@ -72,6 +72,16 @@ func TestHostRecycleEndsFlows(t *testing.T) {
 		}
 		return err
 	})
+	if err := endFlowsWithin(r.host, r.options.Subnet); err != nil {
+		t.Error(err)
+	}
+	r.inHost(func(*netlink.Handle) error {
+		have, err := flows()
+		if !have[foreign] || len(have) != 1 {
+			t.Errorf("what is left without the subnet: %v", have)
+		}
+		return err
+	})
 	for s, want := range map[*Slot]int{seven: 0, eight: 1} {
 		inSlot(t, s, func(*netlink.Handle) error {
 			have, err := flows()

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 
@@ -66,24 +65,7 @@ func endFlowsOfSlots(options Options) error {
 	if err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(options.records())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	for _, entry := range entries {
-		number, err := strconv.Atoi(strings.TrimSuffix(entry.Name(), ".json"))
-		if err != nil {
-			continue
-		}
-		address, err := plan{r.Subnet}.slot(number)
-		if err == nil {
-			err = endFlows(options.Host, address)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return endFlowsWithin(options.Host, r.Subnet)
 }
 
 func removeFromHost(options Options) error {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 
@@ -66,31 +67,42 @@ func (n *Network) Slot(number int) (*Slot, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := n.whole(number); err != nil {
+	if err := n.whole(number, r); err != nil {
 		return nil, fmt.Errorf("slot %d: %w", number, err)
 	}
 	a.MTU = r.MTU
 	return &Slot{Number: number, UID: r.UID, GID: r.GID, Namespace: n.options.namespace(number), Addresses: a}, nil
 }
 
-// whole returns fs.ErrNotExist unless the slot's links are there.
-func (n *Network) whole(number int) error {
-	look := func(path string, names ...string) error {
-		return at(path, func(_ *netns.Namespace, h *netlink.Handle) error {
-			for _, name := range names {
-				if _, err := h.LinkByName(name); missing(err) {
-					return fmt.Errorf("link %s: %w", name, fs.ErrNotExist)
-				} else if err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	if err := look(n.options.namespace(number), link, TAP); err != nil {
+// whole returns fs.ErrNotExist unless the slot's links are there. That to the hub has another end there as long as the hub is the one that it was made in.
+func (n *Network) whole(number int, r slotRecord) error {
+	hub, err := n.hubIdentity()
+	if err != nil {
 		return err
 	}
-	return look(n.options.hubPath(), hubLink(number))
+	if hub != r.Hub {
+		return fmt.Errorf("it leads to a hub that is gone: %w", fs.ErrNotExist)
+	}
+	return at(n.options.namespace(number), func(_ *netns.Namespace, h *netlink.Handle) error {
+		for _, name := range []string{link, TAP} {
+			if _, err := h.LinkByName(name); missing(err) {
+				return fmt.Errorf("link %s: %w", name, fs.ErrNotExist)
+			} else if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// hubIdentity tells the hub's namespace from all others that there are.
+func (n *Network) hubIdentity() (string, error) {
+	info, err := os.Stat(n.options.hubPath())
+	if err != nil {
+		return "", err
+	}
+	stat := info.Sys().(*syscall.Stat_t)
+	return fmt.Sprintf("%d:%d", stat.Dev, stat.Ino), nil
 }
 
 // hubLink returns the name of the hub's end of the link to a slot.
@@ -121,9 +133,7 @@ func (n *Network) remake(number, uid, gid int) (_ *Slot, err error) {
 		{"tap", func() error { return tap(ns, uid, gid, n.record.MTU) }},
 		{"rules", func() error { return n.rules.slot(n, ns, number) }},
 		{"routes", func() error { return n.lead(number, ns) }},
-		{"commit", func() error {
-			return save(n.options.slotPath(number), slotRecord{Version: version, UID: uid, GID: gid, MTU: n.record.MTU})
-		}},
+		{"commit", func() error { return n.commit(number, uid, gid) }},
 	} {
 		if err := s.Do(do.name, do.do, nil); err != nil {
 			return nil, fmt.Errorf("make slot %d: %w", number, err)
@@ -131,6 +141,15 @@ func (n *Network) remake(number, uid, gid int) (_ *Slot, err error) {
 	}
 	a, err := n.Addresses(number)
 	return &Slot{Number: number, UID: uid, GID: gid, Namespace: n.options.namespace(number), Addresses: a}, err
+}
+
+// commit says that all of a slot is made.
+func (n *Network) commit(number, uid, gid int) error {
+	hub, err := n.hubIdentity()
+	if err != nil {
+		return err
+	}
+	return save(n.options.slotPath(number), slotRecord{Version: version, UID: uid, GID: gid, MTU: n.record.MTU, Hub: hub})
 }
 
 func (n *Network) slotEnd(address netip.Addr) end {
