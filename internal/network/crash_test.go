@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/tangle-network/microvm-runtime/internal/netns"
 )
 
 const orderEnv = "MICROVM_TEST_NETWORK_ORDER"
@@ -92,9 +94,33 @@ func (r *rig) points(f func(n *Network)) []string {
 	return points
 }
 
+// whole is all that a network with slot 7 is, as text.
 func (r *rig) whole() string {
 	r.Helper()
-	return world(r.T, r.host) + worldAt(r.T, r.options.hubPath()) + worldAt(r.T, r.options.namespace(7))
+	text := world(r.T, r.host) + r.rules(r.host)
+	for _, path := range []string{r.options.hubPath(), r.options.namespace(7)} {
+		ns, err := netns.Open(path)
+		if err != nil {
+			r.Fatal(err)
+		}
+		text += world(r.T, ns) + r.rules(ns)
+		ns.Close()
+	}
+	return text
+}
+
+// rules are those of a namespace, as nft prints them.
+func (r *rig) rules(ns *netns.Namespace) (text string) {
+	r.Helper()
+	err := ns.Do(func() error {
+		out, err := exec.CommandContext(r.Context(), "nft", "--stateless", "list", "ruleset").Output()
+		text = string(out)
+		return err
+	})
+	if err != nil || !strings.Contains(text, "table ") {
+		r.Fatalf("%q, %v", text, err)
+	}
+	return text
 }
 
 // TestHostKilledAnywhere: a network and a slot that a process was killed in the midst of are as if nothing had been.

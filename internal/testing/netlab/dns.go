@@ -102,11 +102,11 @@ func (l *Lab) resolver() error {
 		}
 		w.WriteMsg(reply) //nolint // who asked may be gone
 	})
-	conn, err := l.packets(at)
+	conn, err := l.packets(l.internet, at)
 	if err != nil {
 		return err
 	}
-	listener, err := l.listener(at)
+	listener, err := l.listener(l.internet, at)
 	if err != nil {
 		return err
 	}

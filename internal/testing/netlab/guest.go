@@ -142,6 +142,11 @@ func (g *Guest) Inject(frame []byte) error {
 // Do runs f on a thread of the guest.
 func (g *Guest) Do(f func() error) error { return g.ns.Do(f) }
 
+// Serve echoes at a port of the guest, udp and tcp, until the lab ends.
+func (g *Guest) Serve(port uint16) error {
+	return g.lab.EchoIn(g.ns, netip.AddrPortFrom(GuestAddress, port))
+}
+
 // Dial connects from the guest to an address.
 func (g *Guest) Dial(network, address string, patience time.Duration) (net.Conn, error) {
 	return dial(g.ns, network, address, patience)

@@ -19,6 +19,8 @@ import (
 	"net/http"
 	"net/netip"
 	"time"
+
+	"github.com/tangle-network/microvm-runtime/internal/netns"
 )
 
 // certificates are the lab's own authority, and what it says of its servers.
@@ -58,7 +60,7 @@ func (l *Lab) serve() error {
 	var errs []error
 	for _, at := range []netip.Addr{Web, Other, Echo, Metadata, Private} {
 		for _, port := range EchoPorts {
-			errs = append(errs, l.listen(netip.AddrPortFrom(at, port), l.echo), l.datagrams(netip.AddrPortFrom(at, port)))
+			errs = append(errs, l.EchoIn(l.internet, netip.AddrPortFrom(at, port)))
 		}
 		errs = append(errs, l.web(netip.AddrPortFrom(at, 80), nil))
 	}
@@ -69,8 +71,13 @@ func (l *Lab) serve() error {
 	for _, at := range []netip.Addr{Web, Other} {
 		errs = append(errs, l.web(netip.AddrPortFrom(at, 443), config))
 	}
-	errs = append(errs, l.listen(netip.AddrPortFrom(DNS, 853), l.echo), l.resolver())
+	errs = append(errs, l.listen(l.internet, netip.AddrPortFrom(DNS, 853), l.echo), l.resolver())
 	return errors.Join(errs...)
+}
+
+// EchoIn serves what the echo servers do, udp and tcp, at an address of any namespace, the present one for nil, until the lab ends.
+func (l *Lab) EchoIn(ns *netns.Namespace, at netip.AddrPort) error {
+	return errors.Join(l.listen(ns, at, l.echo), l.datagrams(ns, at))
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
@@ -79,8 +86,8 @@ func addrPort(a net.Addr) netip.AddrPort {
 }
 
 // listener makes a socket that takes connections.
-func (l *Lab) listener(at netip.AddrPort) (listener net.Listener, err error) {
-	err = l.internet.Do(func() (err error) {
+func (l *Lab) listener(ns *netns.Namespace, at netip.AddrPort) (listener net.Listener, err error) {
+	err = ns.Do(func() (err error) {
 		listener, err = net.Listen("tcp4", at.String())
 		return err
 	})
@@ -90,8 +97,8 @@ func (l *Lab) listener(at netip.AddrPort) (listener net.Listener, err error) {
 	return listener, err
 }
 
-func (l *Lab) packets(at netip.AddrPort) (conn *net.UDPConn, err error) {
-	err = l.internet.Do(func() (err error) {
+func (l *Lab) packets(ns *netns.Namespace, at netip.AddrPort) (conn *net.UDPConn, err error) {
+	err = ns.Do(func() (err error) {
 		conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
 		return err
 	})
@@ -102,8 +109,8 @@ func (l *Lab) packets(at netip.AddrPort) (conn *net.UDPConn, err error) {
 }
 
 // listen hands connections to handle until the lab ends.
-func (l *Lab) listen(at netip.AddrPort, handle func(net.Conn)) error {
-	listener, err := l.listener(at)
+func (l *Lab) listen(ns *netns.Namespace, at netip.AddrPort, handle func(net.Conn)) error {
+	listener, err := l.listener(ns, at)
 	if err != nil {
 		return err
 	}
@@ -141,8 +148,8 @@ func (l *Lab) echo(conn net.Conn) {
 }
 
 // datagrams notes each, and sends it back.
-func (l *Lab) datagrams(at netip.AddrPort) error {
-	conn, err := l.packets(at)
+func (l *Lab) datagrams(ns *netns.Namespace, at netip.AddrPort) error {
+	conn, err := l.packets(ns, at)
 	if err != nil {
 		return err
 	}
@@ -164,7 +171,7 @@ func (l *Lab) datagrams(at netip.AddrPort) error {
 
 // web serves HTTP: any path is answered by "HOST PATH".
 func (l *Lab) web(at netip.AddrPort, config *tls.Config) error {
-	listener, err := l.listener(at)
+	listener, err := l.listener(l.internet, at)
 	if err != nil {
 		return err
 	}
