@@ -4,6 +4,7 @@ package network
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,11 +16,26 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/tangle-network/microvm-runtime/internal/netns"
 )
 
 const orderEnv = "MICROVM_TEST_NETWORK_ORDER"
+
+// attach opens the TAP of the namespace that this process is in, by a descriptor of /dev/net/tun, as the user that it is.
+func attach() error {
+	var request [40]byte // struct ifreq
+	copy(request[:], TAP)
+	binary.NativeEndian.PutUint16(request[16:], 0x5002) // IFF_TAP, IFF_NO_PI, IFF_VNET_HDR
+	const setInterface, descriptor = 0x400454ca, 3
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, descriptor, setInterface, uintptr(unsafe.Pointer(&request))); errno != 0 {
+		return errno
+	}
+	return nil
+}
 
 // order is what another process is told to do, and where it dies of it.
 type order struct {
@@ -32,7 +48,12 @@ type order struct {
 func obey(text string) {
 	var o order
 	err := json.Unmarshal([]byte(text), &o)
-	if err == nil {
+	switch {
+	case err == nil && o.Verb == "attach":
+		if err = attach(); err == nil {
+			os.Exit(0)
+		}
+	case err == nil:
 		err = o.run()
 	}
 	fmt.Fprintln(os.Stderr, "not killed:", err)
@@ -192,6 +213,50 @@ func TestHostKilledInRecycle(t *testing.T) {
 		r.make(n, 7)
 		if got := r.whole(); got != want {
 			t.Errorf("%s:\n%s\nwant\n%s", point, got, want)
+		}
+	}
+}
+
+// TestHostUserOfATAP may open it, without any capability; others may not.
+func TestHostUserOfATAP(t *testing.T) {
+	r := newRig(t)
+	s := r.make(r.open(), 7)
+	text, err := json.Marshal(order{Verb: "attach"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{filepath.Dir(filepath.Dir(r.options.Dir)), filepath.Dir(r.options.Dir)} {
+		if err := os.Chmod(dir, 0o755); err != nil { // other users walk through it
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(path, program, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		uid, gid int
+		may      bool
+	}{{user(7), user(7), true}, {user(8), user(7), false}, {user(7), user(8), false}} {
+		var out []byte
+		err := at(s.Namespace, func(*netns.Namespace, *netlink.Handle) (err error) {
+			device, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0) // of this namespace from now on
+			if err != nil {
+				return err
+			}
+			defer device.Close()
+			cmd := exec.CommandContext(t.Context(), path)
+			cmd.Env, cmd.ExtraFiles = append(os.Environ(), orderEnv+"="+string(text)), []*os.File{device}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(c.uid), Gid: uint32(c.gid)}}
+			out, err = cmd.CombinedOutput()
+			return err
+		})
+		if (err == nil) != c.may || err != nil && !strings.Contains(string(out), syscall.EPERM.Error()) {
+			t.Errorf("user %d, group %d: %v: %s", c.uid, c.gid, err, out)
 		}
 	}
 }

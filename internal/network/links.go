@@ -106,9 +106,31 @@ func (e end) raise(h *netlink.Handle) error {
 		}
 	}
 	for _, to := range e.routes {
-		if err := h.RouteReplace(e.route(index, to)); err != nil {
-			return fmt.Errorf("route %s by link %s: %w", to, e.name, err)
+		if err := e.lead(h, index, to); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// errTaken says that a range of addresses leads elsewhere.
+var errTaken = errors.New("others have a route for it")
+
+// lead makes a route, and replaces none: in the host's namespace it may be somebody's.
+func (e end) lead(h *netlink.Handle, index int, to netip.Prefix) error {
+	err := h.RouteAdd(e.route(index, to))
+	if errors.Is(err, syscall.EEXIST) {
+		way := to.Addr()
+		if to == everywhere {
+			way = elsewhere
+		}
+		var leads []netlink.Route
+		if leads, err = h.RouteGet(way.AsSlice()); err == nil && (len(leads) == 0 || leads[0].LinkIndex != index) {
+			err = errTaken
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("route %s by link %s: %w", to, e.name, err)
 	}
 	return nil
 }

@@ -61,7 +61,7 @@ func (o Options) check() error {
 
 // Open makes the network, or what is missing of it, and leaves the rest as it is. microvm.ErrInvalid when options are bad, or other than those that the network was made with, and
 // microvm.ErrExhausted when no subnet is free.
-func Open(ctx context.Context, options Options) (_ *Network, err error) {
+func Open(ctx context.Context, options Options) (*Network, error) {
 	if err := options.check(); err != nil {
 		return nil, err
 	}
@@ -79,20 +79,41 @@ func Open(ctx context.Context, options Options) (_ *Network, err error) {
 	if n.rules == nil {
 		n.rules = installed{}
 	}
-	s := step.Begin("network", options.Hook)
-	defer s.End(&err)
-	if err := s.Do("record", n.settle, nil); err != nil {
-		return nil, err
-	}
-	for _, do := range []struct {
-		name string
-		do   func() error
-	}{{"hub", n.hub}, {"hub-rules", n.hubRules}, {"host-rules", n.hostRules}, {"link", n.link}, {"routes", n.routes}} {
-		if err := s.Do(do.name, do.do, nil); err != nil {
+	for range candidates {
+		if err = n.open(); !errors.Is(err, errTaken) {
+			break
+		}
+		if slots, failed := n.Slots(); failed != nil || len(slots) > 0 || options.Subnet.IsValid() {
+			return nil, &microvm.FieldError{Field: "MICROVM_NETWORK_SUBNET", Value: n.plan.subnet, Reason: fmt.Sprintf("can't be reached: %v (set another)", err)}
+		}
+		if err := n.giveUp(); err != nil {
 			return nil, err
 		}
 	}
+	if err != nil {
+		return nil, err
+	}
 	return n, nil
+}
+
+// open makes what is missing. errTaken when another has taken the subnet since it was chosen.
+func (n *Network) open() error {
+	s := step.Begin("network", n.options.Hook)
+	for _, do := range []struct {
+		name string
+		do   func() error
+	}{{"record", n.settle}, {"hub", n.hub}, {"hub-rules", n.hubRules}, {"host-rules", n.hostRules}, {"link", n.link}, {"routes", n.routes}} {
+		if err := s.Do(do.name, do.do, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// giveUp forgets which subnet was chosen: it is chosen again.
+func (n *Network) giveUp() error {
+	err := in(n.options.Host, func(h *netlink.Handle) error { return unlink(h, n.options.linkName()) })
+	return errors.Join(err, os.Remove(n.options.recordPath()))
 }
 
 // settle decides what the network is, and writes it down, or reads what was decided.

@@ -200,6 +200,46 @@ func TestHostNetworksBesideEachOther(t *testing.T) {
 	}
 }
 
+// TestHostSubnetTakenMeanwhile: a route that another has made since the subnet was chosen stays, and another subnet is chosen; one that was set is an error.
+func TestHostSubnetTakenMeanwhile(t *testing.T) {
+	for _, set := range []string{"", "10.77.0.0/24"} {
+		r := newRig(t)
+		if set != "" {
+			r.options.Subnet = netip.MustParsePrefix(set)
+		}
+		var theirs netip.Prefix
+		r.options.Hook = func(point string) error {
+			if point != "network/record:after" || theirs.IsValid() {
+				return nil
+			}
+			was, err := loadRecord(r.options.recordPath())
+			if theirs = was.Subnet; err != nil {
+				return err
+			}
+			return in(r.host, func(h *netlink.Handle) error {
+				return h.RouteAdd(&netlink.Route{Dst: ipNet(theirs), Gw: netip.MustParseAddr("192.0.2.9").AsSlice()})
+			})
+		}
+		n, err := Open(t.Context(), r.options)
+		if set != "" {
+			if !errors.Is(err, microvm.ErrInvalid) || !strings.Contains(err.Error(), set) {
+				t.Errorf("%s: %v", set, err)
+			}
+		} else if err != nil || n.Info().Subnet.Overlaps(theirs) {
+			t.Errorf("theirs is %s: %+v, %v", theirs, n, err)
+		}
+		if now := world(t, r.host); !strings.Contains(now, "route "+theirs.String()+" by 192.0.2.9 of wan0") {
+			t.Errorf("their route is gone:\n%s", now)
+		}
+		if set == "" {
+			r.make(n, 7)
+			if text := worldAt(t, r.options.hubPath()); strings.Count(text, "address ") != 2 {
+				t.Errorf("the hub has what was given up:\n%s", text)
+			}
+		}
+	}
+}
+
 // TestHostHubLost: the host's link without a hub is replaced, and with it each slot.
 func TestHostHubLost(t *testing.T) {
 	r := newRig(t)
