@@ -45,32 +45,9 @@ func networkSlots(ctx context.Context, _ setup.Parts) (_ []figure, err error) {
 		}
 		defer func() { err = errors.Join(err, network.Remove(context.WithoutCancel(ctx), options)) }()
 	}
-	many, few := networks[0], networks[1]
-	theirs := map[string][]time.Duration{}
-	for number := range slotStations[0] {
-		if err := sample(theirs, "slot_make", func() error { return makeOrTake(ctx, few, number) }); err != nil {
-			return nil, err
-		}
-	}
-	curves, ours, made := map[string]*curve{}, map[string][]time.Duration{}, 0
-	for _, station := range slotStations {
-		clear(ours)
-		for ; made < station; made++ {
-			if err := sample(ours, "slot_make", func() error { return makeOrTake(ctx, many, made) }); err != nil {
-				return nil, err
-			}
-		}
-		for i := range probes {
-			if err := errors.Join(takeAndReturn(ctx, many, i*station/probes, ours), takeAndReturn(ctx, few, i%slotStations[0], theirs)); err != nil {
-				return nil, err
-			}
-		}
-		for name, samples := range ours {
-			if curves[name] == nil {
-				curves[name] = &curve{}
-			}
-			curves[name].add(station, samples)
-		}
+	ours, theirs, curves := map[string][]time.Duration{}, map[string][]time.Duration{}, map[string]*curve{}
+	if err := grow(ctx, networks[0], networks[1], ours, theirs, curves); err != nil {
+		return nil, err
 	}
 	var figures []figure
 	for _, name := range []string{"slot_make", "slot_take", "slot_return"} {
@@ -82,6 +59,36 @@ func networkSlots(ctx context.Context, _ setup.Parts) (_ []figure, err error) {
 		figures = append(figures, f)
 	}
 	return figures, nil
+}
+
+// grow makes the slots of both networks. Of ours those samples stay that were taken since the last station but one, of theirs all.
+func grow(ctx context.Context, many, few *network.Network, ours, theirs map[string][]time.Duration, curves map[string]*curve) error {
+	for number := range slotStations[0] {
+		if err := sample(theirs, "slot_make", func() error { return makeOrTake(ctx, few, number) }); err != nil {
+			return err
+		}
+	}
+	made := 0
+	for _, station := range slotStations {
+		clear(ours)
+		for ; made < station; made++ {
+			if err := sample(ours, "slot_make", func() error { return makeOrTake(ctx, many, made) }); err != nil {
+				return err
+			}
+		}
+		for i := range probes {
+			if err := errors.Join(takeAndReturn(ctx, many, i*station/probes, ours), takeAndReturn(ctx, few, i%slotStations[0], theirs)); err != nil {
+				return err
+			}
+		}
+		for name, samples := range ours {
+			if curves[name] == nil {
+				curves[name] = &curve{}
+			}
+			curves[name].add(station, samples)
+		}
+	}
+	return nil
 }
 
 // makeOrTake makes a slot, or takes it when it is ready.

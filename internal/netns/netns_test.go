@@ -253,9 +253,9 @@ func TestHostConcurrentMakes(t *testing.T) {
 	for i := range 16 {
 		wait.Go(func() {
 			ns, err := Make(filepath.Join(dir, fmt.Sprint(i%4)))
-			defer ns.Close()
 			if err == nil {
 				made[i%4].Add(1)
+				ns.Close()
 			} else if !errors.Is(err, fs.ErrExist) {
 				t.Error(err)
 			}

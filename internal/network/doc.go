@@ -29,7 +29,7 @@
 //  6. its flows: the connection tracking of its namespace, all of it
 //  7. its flows on the host: the entries whose source, or translated destination, is the slot's address
 //  8. neighbours that are not ours
-//  9. what a VMM can set on its TAP: filters, header, offloads, buffer, MAC, MTU. One that it has replaced or given away is made again, with the whole slot
+//  9. what a VMM can set on its TAP: filters, header, offloads, buffer, MAC, MTU. One that it has replaced or given away is made anew, with the whole slot
 //
 // A link's own counters go on: who shows them subtracts what they were. Which returned slot is leased next, and so how long one rests, package slot says: the one that was returned first.
 //
