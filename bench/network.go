@@ -19,7 +19,8 @@ import (
 const (
 	firstUser = 1 << 20 // of slot 0; nobody's
 	takeLimit = 1.3
-	probes    = 100
+	probes    = 100 // at each station
+	takes     = 4   // of one ready slot, for one return
 )
 
 // slotStations are the numbers of slots at which the curves have points.
@@ -98,8 +99,10 @@ func makeOrTake(ctx context.Context, n *network.Network, number int) error {
 }
 
 func takeAndReturn(ctx context.Context, n *network.Network, number int, samples map[string][]time.Duration) error {
-	if err := sample(samples, "slot_take", func() error { return makeOrTake(ctx, n, number) }); err != nil {
-		return err
+	for range takes {
+		if err := sample(samples, "slot_take", func() error { return makeOrTake(ctx, n, number) }); err != nil {
+			return err
+		}
 	}
 	return sample(samples, "slot_return", func() error { return n.Recycle(ctx, number) })
 }
