@@ -16,7 +16,7 @@ const (
 	DropARP             = "arp"              // At tap0: ARP that isn't the guest's question or answer to its gateway.
 	DropIPv6            = "ipv6"             // At tap0.
 	DropFragment        = "fragment"         // At tap0.
-	DropOptions         = "options"          // At tap0: a header with options, or not of IPv4.
+	DropOptions         = "options"          // At tap0: an IPv4 header with options.
 	DropOtherType       = "other_type"       // At tap0: a VLAN, or another type of frame; or one that is too short to be told.
 	DropDenied          = "denied"           // No rule of the policy.
 	DropNewLimit        = "new_limit"        // More new flows a second than Limits.NewPerSecond.
@@ -40,27 +40,29 @@ const tableName = "microvm"
 // antispoof is the table that looks at frames before anything else does.
 func antispoof() *table {
 	t := &table{Table: nftables.Table{Name: tableName, Family: nftables.TableFamilyNetdev}, counters: frameReasons()}
+	ethernet := meta(expr.MetaKeyIIFTYPE, ne16(1))
 	t.addBase("frames", base{nftables.ChainTypeFilter, nftables.ChainHookIngress, -500, nftables.ChainPolicyDrop, tap},
-		all(etherSource(), differs(guestMAC()), dropAs(DropSpoofedMAC)),
-		all(etherType(typeIPv4), goTo("ipv4")),
-		all(etherType(typeARP), goTo("arp")),
-		all(etherType(typeIPv6), dropAs(DropIPv6)),
+		all(ethernet, etherSource(), differs(guestMAC()), dropAs(DropSpoofedMAC)),
+		all(ethernet, etherType(typeIPv4), goTo("ipv4")),
+		all(ethernet, etherType(typeARP), goTo("arp")),
+		all(ethernet, etherType(typeIPv6), dropAs(DropIPv6)),
 		count(DropOtherType),
 	)
 	const question, answer = 1, 2
 	guest, gateway := netip.PrefixFrom(guestAddr(), 32), netip.PrefixFrom(gatewayAddr(), 32)
 	arp := func(operation uint16) match {
-		return all(
+		return all(meta(expr.MetaKeyPROTOCOL, be16(typeARP)),
 			header(0, 2), equal(be16(1)), header(2, 2), equal(be16(typeIPv4)), header(4, 1), equal([]byte{6}), header(5, 1), equal([]byte{4}), header(6, 2), equal(be16(operation)),
 			header(8, 6), equal(guestMAC()), address(14, guest, expr.CmpOpEq), address(24, gateway, expr.CmpOpEq), accept(),
 		)
 	}
 	t.add("arp", arp(question), arp(answer), count(DropARP))
+	packet := meta(expr.MetaKeyPROTOCOL, be16(typeIPv4)) // always so here; nft prints the rest in its own words then
 	t.add("ipv4",
-		all(header(12, 4), differs(addr(guestAddr())), dropAs(DropSpoofedAddress)),
-		all(header(6, 2), match{masked(be16(0x3fff))}, differs(be16(0)), dropAs(DropFragment)), // more fragments, or an offset
-		all(header(0, 1), differs([]byte{0x45}), dropAs(DropOptions)),
-		all(header(12, 4), equal(addr(guestAddr())), accept()), // only a packet that is long enough gets here
+		all(packet, header(12, 4), differs(addr(guestAddr())), dropAs(DropSpoofedAddress)),
+		all(packet, header(6, 2), match{masked(be16(0x3fff))}, differs(be16(0)), dropAs(DropFragment)), // more fragments, or an offset
+		all(packet, header(0, 1), match{masked([]byte{0x0f})}, differs([]byte{5}), dropAs(DropOptions)),
+		all(packet, header(12, 4), equal(addr(guestAddr())), accept()), // only a packet that is long enough gets here
 		count(DropOtherType),
 	)
 	return t

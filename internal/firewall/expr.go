@@ -37,6 +37,7 @@ const (
 
 func be16(n uint16) []byte { return binary.BigEndian.AppendUint16(nil, n) }
 func be32(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
+func ne16(n uint16) []byte { return binary.NativeEndian.AppendUint16(nil, n) }
 func ne32(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }
 
 func mark(n uint32) []byte { return ne32(n) }

@@ -89,10 +89,23 @@ func (h *Host) table() nftables.Table {
 func (h *Host) Install() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := h.conn.install(ruleset{h.rules()}, false); err != nil {
-		return fmt.Errorf("install the host's table %s: %w", h.table().Name, err)
+	for _, p := range h.config.Published {
+		if err := p.check(); err != nil {
+			return err
+		}
 	}
-	return h.publish(h.config.Published)
+	if err := h.conn.install(ruleset{h.rules()}, false); err != nil {
+		return fmt.Errorf("install the host's table %s: %w", h.table().Name, orTaken(err))
+	}
+	return nil
+}
+
+// orTaken says what it means when the kernel has another value for a key.
+func orTaken(err error) error {
+	if errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EEXIST) {
+		return fmt.Errorf("%w (see what is published): %w", ErrTaken, err)
+	}
+	return err
 }
 
 // rules are as many as they are, however many slots there are.
@@ -101,8 +114,13 @@ func (h *Host) rules() *table {
 	toAny := nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)
 	toOne := nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService)
 	target := nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
-	t.addKeptSet(nftables.Set{Name: publishedAt, IsMap: true, KeyType: toOne, DataType: target})
-	t.addKeptSet(nftables.Set{Name: publishedAnywhere, IsMap: true, KeyType: toAny, DataType: target})
+	elements := map[string][]nftables.SetElement{}
+	for _, p := range h.config.Published {
+		set, element := h.element(p)
+		elements[set.Name] = append(elements[set.Name], element)
+	}
+	t.addGrowingSet(nftables.Set{Name: publishedAt, IsMap: true, KeyType: toOne, DataType: target}, elements[publishedAt]...)
+	t.addGrowingSet(nftables.Set{Name: publishedAnywhere, IsMap: true, KeyType: toAny, DataType: target}, elements[publishedAnywhere]...)
 
 	link, subnet := h.config.Link, h.config.Subnet
 	one := all(match{
@@ -152,26 +170,22 @@ func (h *Host) publish(list []Publication) error {
 			return err
 		}
 		set, element := h.element(p)
-		element.Val = padded(addr(p.To.Addr()), be16(p.To.Port()))
 		b.addElements(set, []nftables.SetElement{element})
 	}
-	err := h.conn.transact(b, 0)
-	if errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EEXIST) {
-		return fmt.Errorf("publish: %w (see Published): %w", ErrTaken, err)
-	}
-	if err != nil {
-		return fmt.Errorf("publish: %w", err)
+	if err := h.conn.transact(b, 0); err != nil {
+		return fmt.Errorf("publish: %w", orTaken(err))
 	}
 	return nil
 }
 
 func (h *Host) element(p Publication) (*nftables.Set, nftables.SetElement) {
 	table := h.table()
+	to := padded(addr(p.To.Addr()), be16(p.To.Port()))
 	port := padded([]byte{protocolNumber(p.Protocol)}, be16(p.Port))
 	if p.Address.IsUnspecified() {
-		return &nftables.Set{Table: &table, Name: publishedAnywhere, IsMap: true}, nftables.SetElement{Key: port}
+		return &nftables.Set{Table: &table, Name: publishedAnywhere, IsMap: true}, nftables.SetElement{Key: port, Val: to}
 	}
-	return &nftables.Set{Table: &table, Name: publishedAt, IsMap: true}, nftables.SetElement{Key: append(addr(p.Address), port...)}
+	return &nftables.Set{Table: &table, Name: publishedAt, IsMap: true}, nftables.SetElement{Key: append(addr(p.Address), port...), Val: to}
 }
 
 // Unpublish ends what leads to a slot's address; nil when nothing does. Flows that came by it are for who removes them from the connection tracking.
@@ -194,7 +208,7 @@ func (h *Host) Unpublish(slot netip.Addr) error {
 		for _, p := range list {
 			if p.To.Addr() == slot {
 				set, element := h.element(p)
-				b.deleteElements(set, []nftables.SetElement{element})
+				b.deleteElements(set, []nftables.SetElement{{Key: element.Key}})
 			}
 		}
 		if err := h.conn.transact(b, generation); !errors.Is(err, errChanged) {

@@ -38,10 +38,11 @@ type base struct {
 	device   string
 }
 
-// set is a set or a map. The elements of one that is kept are left as they are where it is there already.
+// set is a set or a map. One that is kept is left as it is where it is there already; one that grows gets its elements beside those that it has then.
 type set struct {
 	nftables.Set
 	keep     bool
+	grows    bool
 	elements []nftables.SetElement
 }
 
@@ -63,6 +64,10 @@ func (t *table) addSet(s nftables.Set, elements ...nftables.SetElement) {
 
 func (t *table) addKeptSet(s nftables.Set, elements ...nftables.SetElement) {
 	t.sets = append(t.sets, &set{Set: s, keep: true, elements: elements})
+}
+
+func (t *table) addGrowingSet(s nftables.Set, elements ...nftables.SetElement) {
+	t.sets = append(t.sets, &set{Set: s, grows: true, elements: elements})
 }
 
 // present is what there is of a table.
@@ -210,7 +215,7 @@ func (t *table) writeSets(b *batch, there *present) {
 			b.addSet(s.Set)
 		case s.keep:
 			continue
-		default:
+		case !s.grows:
 			b.emptySet(&s.Set)
 		}
 		b.addElements(&s.Set, s.elements)

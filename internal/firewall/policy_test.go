@@ -1,0 +1,122 @@
+//go:build linux
+
+package firewall
+
+import (
+	"testing"
+	"time"
+)
+
+func TestHostNothingIsAllowedByDefault(t *testing.T) {
+	m := newWorld(t).machine(1)
+	m.check("udp:198.41.0.4:5000 denied", "tcp:198.41.0.4:443 denied", "icmp:198.41.0.4 denied", "tcp:10.1.2.3:80 denied", "udp:100.64.0.2:53 denied", "tcp:172.16.0.1:80 denied", "icmp:172.16.0.1 denied")
+	m.allow("public", "10.1.2.3", "100.64.0.2")
+	m.check("udp:198.41.0.4:5000 passes", "tcp:198.41.0.4:443 passes", "icmp:198.41.0.4 passes", "tcp:10.1.2.3:80 passes", "udp:100.64.0.2:53 passes", "tcp:172.16.0.1:80 denied", "icmp:172.16.0.1 denied")
+}
+
+func TestHostRulesOpenWhatTheySay(t *testing.T) {
+	m := newWorld(t).machine(1)
+	for _, test := range []struct {
+		rule  string
+		flows []string
+	}{
+		{"198.41.0.4", []string{"udp:198.41.0.4:80 passes", "tcp:198.41.0.4:80 passes", "icmp:198.41.0.4 passes", "udp:9.9.9.9:80 denied"}},
+		{"198.41.0.0/16", []string{"tcp:198.41.0.4:80 passes", "tcp:9.9.9.9:80 denied"}},
+		{"198.40.0.0/15", []string{"tcp:198.41.0.4:80 passes", "tcp:9.9.9.9:80 denied"}},
+		{"198.41.0.4:443", []string{"tcp:198.41.0.4:443 passes", "udp:198.41.0.4:443 denied", "tcp:198.41.0.4:80 denied"}},
+		{"udp:198.41.0.4:5000-5001", []string{"udp:198.41.0.4:5000 passes", "udp:198.41.0.4:5001 passes", "tcp:198.41.0.4:5000 denied", "udp:198.41.0.4:853 denied"}},
+		{"icmp:public", []string{"icmp:198.41.0.4 passes", "icmp:9.9.9.9 passes", "udp:198.41.0.4:80 denied", "icmp:10.1.2.3 denied"}},
+		{"tcp:public", []string{"tcp:9.9.9.9:853 passes", "udp:9.9.9.9:853 denied", "udp:9.9.9.9:53 denied"}},
+	} {
+		m.allow(test.rule)
+		m.check(test.flows...)
+		if t.Failed() {
+			t.Fatalf("by the rule %s", test.rule)
+		}
+	}
+}
+
+func TestHostReservedAddressesMustBeNamed(t *testing.T) {
+	m := newWorld(t).machine(1)
+	m.allow("public")
+	m.check("tcp:10.1.2.3:80 denied", "tcp:169.254.169.254:80 denied", "udp:100.64.0.9:80 denied", "tcp:198.41.0.4:80 passes")
+	m.allow("8.0.0.0/5", "196.0.0.0/6") // these contain reserved addresses beside public ones
+	m.check("tcp:10.1.2.3:80 denied", "tcp:9.9.9.9:80 passes", "tcp:198.41.0.4:80 passes")
+	m.allow("10.0.0.0/8", "169.254.0.0/16")
+	m.check("tcp:10.1.2.3:80 passes", "tcp:169.254.169.254:80 passes", "tcp:198.41.0.4:80 denied")
+}
+
+func TestHostOwnAddressesMustBeNamedOneByOne(t *testing.T) {
+	m := newWorld(t).machine(1)
+	m.allow("public", "10.0.0.0/8", "5.5.5.4/31")
+	m.check("tcp:5.5.5.5:80 denied", "tcp:10.9.9.9:80 denied", "icmp:5.5.5.5 denied", "tcp:198.41.0.4:80 passes", "tcp:10.1.2.3:80 passes")
+	m.allow("5.5.5.5", "tcp:10.9.9.9:80")
+	m.check("tcp:5.5.5.5:80 passes", "tcp:10.9.9.9:80 passes", "tcp:10.9.9.9:443 denied", "icmp:5.5.5.5 passes")
+
+	m.config.Host = nil // the host has other addresses now
+	m.allow("public", "10.0.0.0/8")
+	m.check("tcp:5.5.5.5:80 passes", "tcp:10.9.9.9:80 passes")
+}
+
+func TestHostNeighboursAreOpenedByTheirSubnetOnly(t *testing.T) {
+	m := newWorld(t).machine(1)
+	m.allow("public", "100.64.0.0/10")
+	m.check("tcp:100.64.0.9:80 denied", "tcp:100.64.0.2:80 denied", "tcp:198.41.0.4:80 passes")
+	m.allow("100.64.0.8/29")
+	m.check("tcp:100.64.0.9:80 passes", "tcp:100.64.0.2:80 denied")
+}
+
+func TestHostNamesOpenWhatIsGranted(t *testing.T) {
+	m := newWorld(t).machine(1)
+	m.allow("example.com", "udp:*.example.org:5000")
+	m.check("tcp:198.41.0.4:80 denied", "udp:9.9.9.9:5000 denied")
+	m.grant("example.com", public1, time.Minute)
+	m.grant("udp:*.example.org:5000", public2, time.Minute)
+	m.check("tcp:198.41.0.4:80 passes", "icmp:198.41.0.4 passes", "udp:9.9.9.9:5000 passes", "udp:9.9.9.9:5001 denied", "tcp:9.9.9.9:5000 denied")
+}
+
+func TestHostNamesOpenNothingReserved(t *testing.T) {
+	m := newWorld(t).machine(1)
+	m.allow("*")
+	for _, address := range []string{public1, private, metadata, hostPublic, hostInside, neighbour, resolver} {
+		m.grant("*", address, time.Minute)
+	}
+	m.check("tcp:198.41.0.4:80 passes", "tcp:10.1.2.3:80 denied", "tcp:169.254.169.254:80 denied", "tcp:5.5.5.5:80 denied", "tcp:10.9.9.9:80 denied", "udp:100.64.0.9:80 denied", "udp:100.64.0.2:53 denied")
+	m.allow("*", private)
+	m.check("tcp:10.1.2.3:80 passes")
+}
+
+func TestHostGrantsExpireAndFlowsGoOn(t *testing.T) {
+	m := newWorld(t).machine(1)
+	m.allow("example.com")
+	m.grant("example.com", public1, 3*time.Second)
+	m.grant("example.com", public2, time.Minute)
+	m.grant("example.com", public2, time.Millisecond) // one that lasts longer stays
+	stream, outcome := m.dialTCP("198.41.0.4:80")
+	datagrams := m.dialUDP("198.41.0.4:5000")
+	defer datagrams.Close()
+	if outcome != passes || m.exchange(datagrams) != passes {
+		t.Fatalf("granted: %s", outcome)
+	}
+	defer stream.Close()
+	last := ""
+	for deadline := time.Now().Add(patient); last != "denied" && time.Now().Before(deadline); {
+		last = m.try("tcp:198.41.0.4:80")
+	}
+	m.check("tcp:198.41.0.4:80 denied", "tcp:9.9.9.9:80 passes")
+	if a, b := m.exchange(stream), m.exchange(datagrams); a != passes || b != passes {
+		t.Errorf("flows that began in time: %s, %s", a, b)
+	}
+	m.grant("example.com", public1, time.Minute)
+	m.check("tcp:198.41.0.4:80 passes")
+}
+
+func TestHostResolverIsReachedByTheGateway(t *testing.T) {
+	m := newWorld(t).machine(1)
+	m.check("udp:172.16.0.1:53 passes", "tcp:172.16.0.1:53 passes", "udp:100.64.0.2:53 denied", "udp:9.9.9.9:53 denied", "tcp:9.9.9.9:853 denied", "udp:172.16.0.1:80 denied")
+	if m.counters().DNS.Packets < 2 {
+		t.Errorf("DNS is not counted: %+v", m.counters())
+	}
+	m.allow("udp:9.9.9.9:53", "9.9.9.9:853")
+	m.check("udp:9.9.9.9:53 passes", "tcp:9.9.9.9:853 passes")
+}

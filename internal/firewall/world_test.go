@@ -1,0 +1,441 @@
+//go:build linux
+
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	vishns "github.com/vishvananda/netns"
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+
+	"github.com/tangle-network/microvm-runtime/egress"
+	"github.com/tangle-network/microvm-runtime/internal/netns"
+	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
+)
+
+// patient is how long anything may take that is expected to happen.
+const patient = 10 * time.Second
+
+// Addresses of the world that slots lead to. All are in one namespace, which is hub, host and internet.
+const (
+	resolver   = "100.64.0.2"
+	neighbour  = "100.64.0.9" // another slot's
+	public1    = "198.41.0.4"
+	public2    = "9.9.9.9"
+	private    = "10.1.2.3"
+	metadata   = "169.254.169.254"
+	hostPublic = "5.5.5.5" // the host's own
+	hostInside = "10.9.9.9"
+)
+
+var served = []int{53, 80, 443, 853, 5000, 5001}
+
+// world is everything that is not a machine.
+type world struct {
+	*testing.T
+	net *netns.Namespace
+}
+
+// newWorld makes a namespace in which every address echoes on every port, UDP and TCP.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	ring.Host(t)
+	w := &world{T: t, net: newNamespace(t)}
+	w.in(w.net, func(h *netlink.Handle) error {
+		lo, err := h.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		err = h.LinkSetUp(lo)
+		for _, a := range []string{resolver, neighbour, public1, public2, private, metadata, hostPublic, hostInside} {
+			err = errors.Join(err, h.AddrAdd(lo, &netlink.Addr{IPNet: single(a)}))
+		}
+		return err
+	})
+	for _, port := range served {
+		w.echo(port)
+	}
+	return w
+}
+
+func newNamespace(t *testing.T) *netns.Namespace {
+	t.Helper()
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() })
+	err = ns.Do(func() error {
+		var err error
+		for _, key := range []string{"ipv6/conf/all/disable_ipv6", "ipv6/conf/default/disable_ipv6", "ipv4/ip_forward"} {
+			err = errors.Join(err, os.WriteFile("/proc/sys/net/"+key, []byte("1"), 0))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ns
+}
+
+func single(a string) *net.IPNet {
+	return &net.IPNet{IP: net.ParseIP(a).To4(), Mask: net.CIDRMask(32, 32)}
+}
+
+func (w *world) in(ns *netns.Namespace, f func(*netlink.Handle) error) {
+	w.Helper()
+	h, err := netlink.NewHandleAt(vishns.NsHandle(ns.FD()))
+	if err == nil {
+		err = f(h)
+		h.Close()
+	}
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+// echo serves a port at all addresses of the world.
+func (w *world) echo(port int) {
+	w.Helper()
+	var udp net.PacketConn
+	var tcp net.Listener
+	err := w.net.Do(func() (err error) {
+		if udp, err = net.ListenPacket("udp4", fmt.Sprintf(":%d", port)); err != nil {
+			return err
+		}
+		tcp, err = net.Listen("tcp4", fmt.Sprintf(":%d", port))
+		return err
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { udp.Close(); tcp.Close() })
+	go echoPackets(udp)
+	go func() {
+		for {
+			conn, err := tcp.Accept()
+			if err != nil {
+				return
+			}
+			w.Cleanup(func() { conn.Close() })
+			go io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{conn}) // and no splice, whose pipes are kept
+		}
+	}()
+}
+
+// echoPackets answers from the address that was asked.
+func echoPackets(udp net.PacketConn) {
+	conn := ipv4.NewPacketConn(udp)
+	conn.SetControlMessage(ipv4.FlagDst, true)
+	buffer := make([]byte, 2048)
+	for {
+		n, control, from, err := conn.ReadFrom(buffer)
+		if err != nil {
+			return
+		}
+		conn.WriteTo(buffer[:n], &ipv4.ControlMessage{Src: control.Dst}, from)
+	}
+}
+
+// machine is a slot with a guest: a namespace with the guest's address and MAC at the other end of tap0.
+type machine struct {
+	*world
+	guest, slot *netns.Namespace
+	rules       *Slot
+	config      Config
+	assigned    []Rule
+}
+
+// machine makes the slot with a number. Nothing is allowed.
+func (w *world) machine(number int) *machine {
+	w.Helper()
+	address := netip.AddrFrom4([4]byte{100, 64, 0, byte(4 + number)})
+	m := &machine{world: w, guest: newNamespace(w.T), slot: newNamespace(w.T), config: Config{
+		Slot: address, Hub: netip.MustParseAddr(resolver), Subnet: netip.MustParsePrefix("100.64.0.0/18"),
+		Host: []netip.Addr{netip.MustParseAddr(hostPublic), netip.MustParseAddr(hostInside)}, MTU: 1500,
+	}}
+	w.join(m.slot, tap, m.guest, "eth0", "06:00:ac:10:00:02")
+	w.join(m.slot, uplink, w.net, fmt.Sprint("s", number), "06:00:00:00:00:09")
+	w.configure(m.guest, "eth0", guestAddr().String()+"/30", gatewayAddr().String(), "")
+	w.configure(m.slot, tap, gatewayAddr().String()+"/30", "", "")
+	w.configure(m.slot, uplink, address.String()+"/32", resolver, "")
+	w.configure(w.net, fmt.Sprint("s", number), "", "", address.String())
+	w.settle(m.guest, "eth0")
+	w.settle(m.slot, tap)
+	w.settle(m.slot, uplink)
+	w.settle(w.net, fmt.Sprint("s", number))
+	rules, err := OpenSlot(m.slot)
+	if err != nil {
+		w.Fatal(err)
+	}
+	m.rules = rules
+	w.Cleanup(func() { rules.Close() })
+	m.allow()
+	return m
+}
+
+// join connects two namespaces; the far end gets the MAC.
+func (w *world) join(a *netns.Namespace, name string, b *netns.Namespace, far, mac string) {
+	w.Helper()
+	w.in(a, func(h *netlink.Handle) error {
+		attributes := netlink.NewLinkAttrs()
+		attributes.Name = name
+		l := netlink.NewVeth(attributes)
+		l.PeerName, l.PeerNamespace = far, netlink.NsFd(b.FD())
+		l.PeerHardwareAddr, _ = net.ParseMAC(mac)
+		return h.LinkAdd(l)
+	})
+}
+
+func (w *world) configure(ns *netns.Namespace, name, address, gateway, route string) {
+	w.Helper()
+	w.in(ns, func(h *netlink.Handle) error {
+		link, err := h.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		if address != "" {
+			a, _ := netlink.ParseAddr(address)
+			err = h.AddrAdd(link, a)
+		}
+		err = errors.Join(err, h.LinkSetUp(link))
+		index := link.Attrs().Index
+		if gateway != "" {
+			err = errors.Join(err, h.RouteAdd(&netlink.Route{LinkIndex: index, Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, Gw: net.ParseIP(gateway), Flags: int(netlink.FLAG_ONLINK)}))
+		}
+		if route != "" {
+			err = errors.Join(err, h.RouteAdd(&netlink.Route{LinkIndex: index, Dst: single(route), Scope: netlink.SCOPE_LINK}))
+		}
+		return err
+	})
+}
+
+// settle waits until a link sends: the kernel takes up to a second to find out that it may.
+func (w *world) settle(ns *netns.Namespace, name string) {
+	w.Helper()
+	w.in(ns, func(h *netlink.Handle) error {
+		for deadline := time.Now().Add(patient); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			if link, err := h.LinkByName(name); err != nil || link.Attrs().OperState == netlink.OperUp {
+				return err
+			}
+		}
+		return fmt.Errorf("link %s doesn't get up", name)
+	})
+}
+
+// allow makes these the machine's policy.
+func (m *machine) allow(texts ...string) {
+	m.Helper()
+	m.assigned = AssignIDs(m.assigned, policy(m.T, texts...))
+	m.config.Rules = m.assigned
+	m.install()
+}
+
+func (m *machine) install() {
+	m.Helper()
+	if err := m.rules.Install(m.config); err != nil {
+		m.Fatal(err)
+	}
+}
+
+func policy(t *testing.T, texts ...string) (p egress.Policy) {
+	t.Helper()
+	for _, text := range texts {
+		rule, err := egress.ParseRule(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Rules = append(p.Rules, rule)
+	}
+	return p
+}
+
+// id returns the number of a rule.
+func (m *machine) id(text string) uint32 {
+	m.Helper()
+	for _, rule := range m.assigned {
+		if !rule.retired() && rule.String() == text {
+			return rule.ID
+		}
+	}
+	m.Fatalf("no rule %s", text)
+	return 0
+}
+
+func (m *machine) grant(text, address string, ttl time.Duration) {
+	m.Helper()
+	if err := m.rules.Grant(m.id(text), netip.MustParseAddr(address), ttl); err != nil {
+		m.Fatal(err)
+	}
+}
+
+func (m *machine) counters() Counters {
+	m.Helper()
+	c, err := m.rules.Counters()
+	if err != nil {
+		m.Fatal(err)
+	}
+	return c
+}
+
+// passes is what outcomes are when nothing dropped a packet; else they are the reason.
+const passes = "passes"
+
+// outcome waits until done says that an answer came, or a drop was counted, and says which.
+func (m *machine) outcome(before Counters, done func() error) string {
+	m.Helper()
+	for deadline := time.Now().Add(patient); time.Now().Before(deadline); {
+		if err := done(); err == nil {
+			return passes
+		} else if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err.Error()
+		}
+		if reason := dropped(before, m.counters()); reason != "" {
+			return reason
+		}
+	}
+	return "nothing happens"
+}
+
+// dropped names the counter that has counted.
+func dropped(before, after Counters) string {
+	for reason, count := range after.Dropped {
+		if count.Packets > before.Dropped[reason].Packets {
+			return reason
+		}
+	}
+	return ""
+}
+
+// soon is how long a look for an answer takes.
+const soon = 5 * time.Millisecond
+
+// try sends to "udp:ADDRESS:PORT", "tcp:ADDRESS:PORT" or "icmp:ADDRESS" and says what becomes of it.
+func (m *machine) try(flow string) string {
+	m.Helper()
+	protocol, to, _ := strings.Cut(flow, ":")
+	switch protocol {
+	case "udp":
+		conn := m.dialUDP(to)
+		defer conn.Close()
+		return m.exchange(conn)
+	case "icmp":
+		return m.ping(to)
+	}
+	conn, outcome := m.dialTCP(to)
+	if conn == nil {
+		return outcome
+	}
+	defer conn.Close()
+	conn.(*net.TCPConn).SetLinger(0) // its end is one packet: none comes later, and is counted then
+	return m.exchange(conn)
+}
+
+func (m *machine) dialUDP(to string) net.Conn {
+	m.Helper()
+	var conn net.Conn
+	err := m.guest.Do(func() (err error) {
+		conn, err = net.Dial("udp4", to)
+		return err
+	})
+	if err != nil {
+		m.Fatal(err)
+	}
+	return conn
+}
+
+// dialTCP returns the connection, or what becomes of the SYN.
+func (m *machine) dialTCP(to string) (net.Conn, string) {
+	m.Helper()
+	before := m.counters()
+	ctx, cancel := context.WithCancel(m.Context())
+	defer cancel()
+	var conn net.Conn
+	done := make(chan error, 1)
+	go func() {
+		done <- m.guest.Do(func() (err error) {
+			conn, err = new(net.Dialer).DialContext(ctx, "tcp4", to)
+			return err
+		})
+	}()
+	finished := false
+	outcome := m.outcome(before, func() error {
+		select {
+		case err := <-done:
+			finished = true
+			return err
+		case <-time.After(soon):
+			return os.ErrDeadlineExceeded
+		}
+	})
+	if cancel(); !finished {
+		<-done
+	}
+	if outcome != passes && conn != nil {
+		conn.Close()
+		conn = nil
+	}
+	return conn, outcome
+}
+
+// exchange sends a byte and waits for its echo.
+func (m *machine) exchange(conn net.Conn) string {
+	m.Helper()
+	before := m.counters()
+	if _, err := conn.Write([]byte("x")); err != nil {
+		return err.Error()
+	}
+	return m.outcome(before, func() error { return read(conn) })
+}
+
+// read waits a moment for a byte.
+func read(conn net.Conn) error {
+	conn.SetReadDeadline(time.Now().Add(soon))
+	_, err := conn.Read(make([]byte, 1))
+	return err
+}
+
+func (m *machine) ping(to string) string {
+	m.Helper()
+	var conn net.PacketConn
+	err := m.guest.Do(func() (err error) {
+		conn, err = net.ListenPacket("ip4:icmp", "0.0.0.0")
+		return err
+	})
+	if err != nil {
+		m.Fatal(err)
+	}
+	defer conn.Close()
+	before := m.counters()
+	message, _ := (&icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: os.Getpid() & 0xffff, Seq: 1, Data: []byte("x")}}).Marshal(nil)
+	if _, err := conn.WriteTo(message, &net.IPAddr{IP: net.ParseIP(to)}); err != nil {
+		m.Fatal(err)
+	}
+	return m.outcome(before, func() error {
+		conn.SetReadDeadline(time.Now().Add(soon))
+		_, _, err := conn.ReadFrom(make([]byte, 128))
+		return err
+	})
+}
+
+// check tries flows and compares what becomes of them: each is "FLOW OUTCOME".
+func (m *machine) check(flows ...string) {
+	m.Helper()
+	for _, text := range flows {
+		flow, want, _ := strings.Cut(text, " ")
+		if got := m.try(flow); got != want {
+			m.Errorf("%s: %s, want %s", flow, got, want)
+		}
+	}
+}
