@@ -77,12 +77,18 @@ const (
 
 // WatchDenied returns denied flows as they are denied, at most ten a second, until the context ends; then without an error. One watcher of a slot is possible at a time: to another the first error is syscall.EBUSY.
 func (s *Slot) WatchDenied(ctx context.Context) iter.Seq2[Denied, error] {
+	return s.watchDenied(ctx, func() {})
+}
+
+// watchDenied calls ready when from now on nothing is missed.
+func (s *Slot) watchDenied(ctx context.Context, ready func()) iter.Seq2[Denied, error] {
 	return func(yield func(Denied, error) bool) {
 		c, err := s.openLog()
 		if err != nil {
 			yield(Denied{}, fmt.Errorf("watch denied flows: %w", err))
 			return
 		}
+		ready()
 		stop := context.AfterFunc(ctx, func() { c.Close() })
 		defer func() {
 			if stop() {
@@ -128,6 +134,9 @@ func (s *Slot) openLog() (*netlink.Conn, error) {
 		_, err := c.Execute(netlink.Message{
 			Header: netlink.Header{Type: messageLogConfig, Flags: netlink.Request | netlink.Acknowledge}, Data: append([]byte{0, 0, 0, deniedGroup}, order...),
 		})
+		if errors.Is(err, syscall.EPERM) { // the kernel's word for a group that another socket has
+			err = syscall.EBUSY
+		}
 		if err != nil {
 			return nil, errors.Join(err, c.Close())
 		}

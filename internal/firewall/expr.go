@@ -90,8 +90,9 @@ func address(offset uint32, prefix netip.Prefix, op expr.CmpOp) match {
 	return all(header(offset, 4), within(prefix, op))
 }
 
-func fromNet(prefix netip.Prefix) match { return address(12, prefix, expr.CmpOpEq) }
-func to(prefix netip.Prefix) match      { return address(16, prefix, expr.CmpOpEq) }
+func fromNet(prefix netip.Prefix) match    { return address(12, prefix, expr.CmpOpEq) }
+func notFromNet(prefix netip.Prefix) match { return address(12, prefix, expr.CmpOpNeq) }
+func to(prefix netip.Prefix) match         { return address(16, prefix, expr.CmpOpEq) }
 func notTo(prefix netip.Prefix) match {
 	return address(16, prefix, expr.CmpOpNeq)
 }
