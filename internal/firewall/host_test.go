@@ -201,8 +201,29 @@ func TestHostPublish(t *testing.T) {
 	r.passes(r.slots, "", outside+":5000")
 }
 
-// TestHostFlushOpensNothing: without the table guests lose ways, and win none that their slots don't have.
+// TestHostFlushOpensNothing: a slot decides the same, whatever becomes of the host's table.
 func TestHostFlushOpensNothing(t *testing.T) {
+	m := newWorld(t).machine(1)
+	m.allow("198.41.0.4", "public", "10.0.0.0/8")
+	table, err := OpenHost(m.net, HostConfig{ID: "0123abcd", Link: "s1", Subnet: m.config.Subnet, Admitted: []Admission{{m.config.Slot, address4(public1)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	if err := table.Install(); err != nil {
+		t.Fatal(err)
+	}
+	flows := []string{"udp:198.41.0.4:5000 passes", "tcp:198.41.0.4:80 passes", "tcp:5.5.5.5:80 denied", "tcp:10.9.9.9:80 denied", "tcp:169.254.169.254:80 denied", "udp:100.64.0.9:80 denied", "udp:100.64.0.2:53 denied"}
+	m.check(flows...)
+	(&hostRig{world: m.world, host: m.net}).nft("flush", "ruleset")
+	if there, err := table.Present(); there || err != nil {
+		t.Errorf("the table is there after a flush, %v", err)
+	}
+	m.check(flows...)
+}
+
+// TestHostTableComesBack also after less than a flush.
+func TestHostTableComesBack(t *testing.T) {
 	r := newHostRig(t)
 	r.passes(r.slots, "", outside+":5000")
 	if !r.present() {

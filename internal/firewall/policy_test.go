@@ -3,8 +3,14 @@
 package firewall
 
 import (
+	"fmt"
+	"net"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tangle-network/microvm-runtime/egress"
 )
 
 func TestHostNothingIsAllowedByDefault(t *testing.T) {
@@ -119,4 +125,58 @@ func TestHostResolverIsReachedByTheGateway(t *testing.T) {
 	}
 	m.allow("udp:9.9.9.9:53", "9.9.9.9:853")
 	m.check("udp:9.9.9.9:53 passes", "tcp:9.9.9.9:853 passes")
+}
+
+func TestHostErrorsComeBack(t *testing.T) {
+	m := newWorld(t).machine(1)
+	m.allow("198.41.0.4")
+	m.check("udp:198.41.0.4:5000 passes")
+	if got := m.try("udp:198.41.0.4:9"); !strings.Contains(got, "connection refused") { // nobody listens there
+		t.Errorf("a closed port: %s", got)
+	}
+	m.check("udp:198.41.0.4:5001 passes", "udp:9.9.9.9:9 denied")
+}
+
+func TestHostSegmentsFitTheMTU(t *testing.T) {
+	m := newWorld(t).machine(1)
+	segment := func(conn net.Conn) (size int) {
+		t.Helper()
+		raw, err := conn.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw.Control(func(fd uintptr) { size, err = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return size
+	}
+	m.allow("198.41.0.4")
+	if s := m.stream(public1); segment(s.guest) <= 1260 || segment(s.server) <= 1260 {
+		t.Errorf("with an MTU of 1500: %d, %d", segment(s.guest), segment(s.server))
+	}
+	m.config.MTU = 1300
+	m.install()
+	if s := m.stream(public1); segment(s.guest) > 1260 || segment(s.server) > 1260 {
+		t.Errorf("with an MTU of 1300: %d, %d", segment(s.guest), segment(s.server))
+	}
+}
+
+// TestHostManyRules installs as many as a policy can have, of each kind.
+func TestHostManyRules(t *testing.T) {
+	m := newWorld(t).machine(1)
+	var texts []string
+	for n := range egress.MaxRules - 1 {
+		texts = append(texts, []string{fmt.Sprintf("udp:9.%d.0.0/17:1-%d", n, n+1), fmt.Sprintf("*.example%d.org:443", n)}[n%2])
+	}
+	m.config.VerifySNI, m.config.GatePort = true, gatePort
+	for range 2 {
+		m.allow(append(texts, "198.41.0.4")...)
+		m.check("udp:198.41.0.4:5000 passes", "udp:9.9.9.9:5000 denied")
+	}
+	if got := len(m.counters().Rules); got != egress.MaxRules {
+		t.Errorf("%d rules are counted", got)
+	}
+	m.allow("9.9.9.9")
+	m.check("udp:198.41.0.4:5000 denied", "udp:9.9.9.9:5000 passes")
 }
