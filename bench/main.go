@@ -30,6 +30,7 @@ var figures = []struct {
 	{"guest_exec guest_echo guest_stream guest_copy guest_copy_from", guestLoopback},
 	{"agent_ready", agentReady},
 	{"image_2gib image_2gib_rss", imageLarge},
+	{"policy_update", policyUpdate},
 	{"jailed_life_1000 info_1000 list_1000", scale},
 	{"slot_make slot_take slot_return", networkSlots},
 }
