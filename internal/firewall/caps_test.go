@@ -101,6 +101,34 @@ func TestHostNewFlowLimit(t *testing.T) {
 	m.check("udp:198.41.0.4:5000 passes")
 }
 
+func TestHostGateHasTheSameLimits(t *testing.T) {
+	m := newWorld(t).machine(1)
+	m.gate(GateMark)
+	m.config.VerifySNI, m.config.GatePort = true, gatePort
+	for _, test := range []struct {
+		limits Limits
+		want   string
+	}{
+		{Limits{NewPerSecond: 1, NewBurst: 5}, DropNewLimit},
+		{Limits{Connections: 5}, DropConnectionLimit},
+		{Limits{Connections: 1000}, passes},
+	} {
+		m.config.Limits = test.limits
+		m.allow("example.com")
+		m.grant("example.com", public1, time.Minute)
+		last := passes
+		for n := 0; n < 30 && last == passes; n++ {
+			var conn net.Conn
+			if conn, last = m.dialTCP("198.41.0.4:443"); conn != nil {
+				defer conn.Close()
+			}
+		}
+		if last != test.want {
+			t.Errorf("%+v: %s, want %s", test.limits, last, test.want)
+		}
+	}
+}
+
 func TestHostDNSLimit(t *testing.T) {
 	w := newWorld(t)
 	m, other := w.machine(1), w.machine(2)

@@ -133,27 +133,68 @@ func TestHostGateMayNotGoElsewhere(t *testing.T) {
 	m.config.VerifySNI, m.config.GatePort = true, gatePort
 	m.allow("example.com")
 	m.grant("example.com", public1, time.Minute)
-	dial := func(mark int, to string) error {
-		dialer := net.Dialer{Timeout: time.Second, Control: func(_, _ string, raw syscall.RawConn) (err error) {
-			raw.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_MARK, mark) })
-			return err
-		}}
-		return m.slot.Do(func() error {
-			conn, err := dialer.Dial("tcp4", to)
-			if err == nil {
-				conn.Close()
-			}
-			return err
-		})
-	}
-	if err := dial(GateMark, "198.41.0.4:443"); err != nil {
+	if _, err := m.dialMarked(GateMark, "198.41.0.4:443"); err != nil {
 		t.Errorf("where the name is: %v", err)
 	}
-	if dial(GateMark, "9.9.9.9:443") == nil {
+	if _, err := m.dialMarked(GateMark, "9.9.9.9:443"); err == nil {
 		t.Error("the gate gets where no name is")
 	}
-	if dial(0, "198.41.0.4:443") == nil {
+	if _, err := m.dialMarked(0, "198.41.0.4:443"); err == nil {
 		t.Error("others in the slot's namespace get out")
+	}
+}
+
+// dialMarked connects from the slot's namespace.
+func (m *machine) dialMarked(mark int, to string) (conn net.Conn, err error) {
+	dialer := net.Dialer{Timeout: time.Second, Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		raw.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_MARK, mark) })
+		return err
+	}}
+	err = m.slot.Do(func() (err error) {
+		conn, err = dialer.Dial("tcp4", to)
+		return err
+	})
+	if err == nil {
+		m.Cleanup(func() { conn.Close() })
+	}
+	return conn, err
+}
+
+// TestHostGateUpdateCutsItsOwnLeg looks at the gate's side of what a guest would have.
+func TestHostGateUpdateCutsItsOwnLeg(t *testing.T) {
+	m := newWorld(t).machine(1)
+	m.config.VerifySNI, m.config.GatePort = true, gatePort
+	m.allow("example.com", "example.org")
+	m.grant("example.com", public1, time.Minute)
+	m.grant("example.org", public2, time.Minute)
+	leg := func(address string) stream {
+		t.Helper()
+		listener := m.listen(address)
+		defer listener.Close()
+		conn, err := m.dialMarked(GateMark, listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		server, err := listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Cleanup(func() { server.Close() })
+		return stream{machine: m, guest: conn, server: server}
+	}
+	silent, speaking, kept := leg(public1), leg(public1), leg(public2)
+	if silent.back() != passes || speaking.out() != passes {
+		t.Fatal("nothing moves before the update")
+	}
+	m.allow("example.org")
+	if got := silent.back(); got != DropLocal {
+		t.Errorf("to the gate: %s", got)
+	}
+	if got := speaking.out(); got != DropLocal {
+		t.Errorf("from the gate: %s", got)
+	}
+	if a, b := kept.out(), kept.back(); a != passes || b != passes {
+		t.Errorf("what stays allowed: %s, %s", a, b)
 	}
 }
 

@@ -41,8 +41,18 @@ func (m *machine) guestEcho(port string) {
 	}()
 }
 
-// arrive connects to the slot from an address of the world, and says what becomes of it. The connection is nil when nothing does.
+// arrive connects to a port that echoes, and says what becomes of it.
 func (m *machine) arrive(network, from, port string) (net.Conn, string) {
+	m.Helper()
+	conn, outcome := m.knock(network, from, port)
+	if outcome == passes {
+		outcome = m.exchange(conn)
+	}
+	return conn, outcome
+}
+
+// knock connects to the slot from an address of the world, and says what becomes of it. The connection is nil when nothing does.
+func (m *machine) knock(network, from, port string) (net.Conn, string) {
 	m.Helper()
 	before := m.counters()
 	var conn net.Conn
@@ -79,7 +89,6 @@ func (m *machine) arrive(network, from, port string) (net.Conn, string) {
 	}
 	if outcome == passes {
 		m.Cleanup(func() { conn.Close() })
-		outcome = m.exchange(conn)
 	}
 	return conn, outcome
 }
@@ -113,15 +122,36 @@ func TestHostIngress(t *testing.T) {
 func TestHostIngressUpdateCutsAndKeeps(t *testing.T) {
 	m := newWorld(t).machine(1)
 	m.guestEcho("8080")
-	m.config.Ingress = []Ingress{{"tcp", 80, 8080, nil}, {"tcp", 81, 8080, nil}}
+	m.config.Ingress = []Ingress{{"tcp", 80, 8080, nil}, {"tcp", 81, 8080, nil}, {"tcp", 82, 8082, nil}}
 	m.install()
 	gone, a := m.arrive("tcp4", public1, "80")
 	kept, b := m.arrive("tcp4", public2, "81")
 	if a != passes || b != passes {
 		t.Fatalf("published: %s, %s", a, b)
 	}
-	m.config.Ingress = m.config.Ingress[1:]
+	var listener net.Listener
+	if err := m.guest.Do(func() (err error) { listener, err = net.Listen("tcp4", ":8082"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	client, c := m.knock("tcp4", public1, "82")
+	if c != passes {
+		t.Fatal(c)
+	}
+	server, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	silent := stream{machine: m, guest: server, server: client}
+	if got := silent.out(); got != passes {
+		t.Fatalf("from the guest: %s", got)
+	}
+	m.config.Ingress = m.config.Ingress[1:2]
 	m.allow("9.9.9.0/24") // and the policy
+	if got := silent.out(); got != DropStale {
+		t.Errorf("from the guest, by what is no longer published: %s", got)
+	}
 	if got := m.exchange(gone); got != DropStale {
 		t.Errorf("what is no longer published: %s", got)
 	}

@@ -5,6 +5,7 @@ package firewall
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
@@ -70,6 +71,25 @@ func TestHostNeighboursAreOpenedByTheirSubnetOnly(t *testing.T) {
 	m.check("tcp:100.64.0.9:80 denied", "tcp:100.64.0.2:80 denied", "tcp:198.41.0.4:80 passes")
 	m.allow("100.64.0.8/29")
 	m.check("tcp:100.64.0.9:80 passes", "tcp:100.64.0.2:80 denied")
+}
+
+// TestHostSubnetNeedNotBeReserved has a subnet of public addresses.
+func TestHostSubnetNeedNotBeReserved(t *testing.T) {
+	m := newWorld(t).machine(1)
+	m.allow("public")
+	m.check("tcp:100.1.1.1:80 passes")
+	m.allow("*")
+	m.grant("*", beside, time.Minute)
+	m.check("tcp:100.1.1.1:80 passes")
+	m.config.Subnet = netip.MustParsePrefix("96.0.0.0/3")
+	m.allow("public", "*")
+	m.grant("*", beside, time.Minute)
+	m.check("tcp:100.1.1.1:80 denied", "tcp:198.41.0.4:80 passes")
+	m.allow("*")
+	m.grant("*", public1, time.Minute)
+	m.check("tcp:100.1.1.1:80 denied", "tcp:198.41.0.4:80 passes")
+	m.allow("100.0.0.0/10")
+	m.check("tcp:100.1.1.1:80 passes")
 }
 
 func TestHostNamesOpenWhatIsGranted(t *testing.T) {

@@ -4,6 +4,7 @@ package firewall
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"testing"
@@ -16,8 +17,8 @@ type stream struct {
 	guest, server net.Conn
 }
 
-// stream connects the guest to a port that nothing else serves.
-func (m *machine) stream(address string) stream {
+// listen opens a port that nothing else serves.
+func (m *machine) listen(address string) net.Listener {
 	m.Helper()
 	var listener net.Listener
 	err := m.net.Do(func() (err error) {
@@ -27,9 +28,17 @@ func (m *machine) stream(address string) stream {
 	if err != nil {
 		m.Fatal(err)
 	}
+	return listener
+}
+
+// stream connects the guest to such a port.
+func (m *machine) stream(address string) stream {
+	m.Helper()
+	listener := m.listen(address)
 	defer listener.Close()
 	s := stream{machine: m}
 	var outcome string
+	var err error
 	if s.guest, outcome = m.dialTCP(listener.Addr().String()); outcome != passes {
 		m.Fatalf("%s: %s", listener.Addr(), outcome)
 	}
@@ -223,21 +232,23 @@ func TestHostInstallIsIdempotent(t *testing.T) {
 func TestHostUpdatesAtTheSameTime(t *testing.T) {
 	m := newWorld(t).machine(1)
 	m.allow("example.com")
-	done := make(chan error, 2)
-	for i := range 2 {
+	done := make(chan error, 3)
+	for i := range 3 {
 		go func() {
 			rules, err := OpenSlot(m.slot)
-			for j := 0; j < 20 && err == nil; j++ {
+			config := m.config
+			for j := 0; j < 30 && err == nil; j++ {
 				if i == 0 {
-					err = rules.Install(m.config)
-				} else {
 					err = rules.Grant(m.config.Rules[0].ID, address4(public1), time.Duration(j+1)*time.Minute)
+					continue
 				}
+				config.Rules = AssignIDs(config.Rules, policy(t, "example.com", fmt.Sprintf("10.%d.%d.0/24", i, j)))
+				err = rules.Install(config)
 			}
 			done <- errors.Join(err, rules.Close())
 		}()
 	}
-	if err := errors.Join(<-done, <-done); err != nil {
+	if err := errors.Join(<-done, <-done, <-done); err != nil {
 		t.Fatal(err)
 	}
 	m.check("tcp:198.41.0.4:80 passes")

@@ -37,6 +37,7 @@ const (
 	metadata   = "169.254.169.254"
 	hostPublic = "5.5.5.5" // the host's own
 	hostInside = "10.9.9.9"
+	beside     = "100.1.1.1" // public, and near the subnet
 )
 
 var served = []int{53, 80, 443, 853, 5000, 5001}
@@ -58,7 +59,7 @@ func newWorld(t *testing.T) *world {
 			return err
 		}
 		err = h.LinkSetUp(lo)
-		for _, a := range []string{resolver, neighbour, public1, public2, private, metadata, hostPublic, hostInside} {
+		for _, a := range []string{resolver, neighbour, public1, public2, private, metadata, hostPublic, hostInside, beside} {
 			err = errors.Join(err, h.AddrAdd(lo, &netlink.Addr{IPNet: single(a)}))
 		}
 		return err
