@@ -82,8 +82,8 @@ func tenRules() (policies []egress.Policy, err error) {
 	for n := range 3 {
 		var p egress.Policy
 		for _, form := range []string{
-			"pypi%d.org:443", "*.pythonhosted%d.org:443", "github%d.com:443", "10.%d.0.0/16", "udp:192.0.2.%d:123", "icmp:198.51.%d.0/24", "203.0.113.%d:80", "deb%d.debian.org", "172.16.%d.0/24:8000-8999",
-			"udp:10.200.%d.1:53",
+			"pypi%d.org:443", "*.pythonhosted%d.org:443", "github%d.com:443", "deb%d.debian.org", "10.%d.0.0/16",
+			"udp:192.0.2.%d:123", "icmp:198.51.%d.0/24", "203.0.113.%d:80", "172.16.%d.0/24:8000-8999", "udp:10.200.%d.1:53",
 		} {
 			rule, err := egress.ParseRule(fmt.Sprintf(form, n+1))
 			if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/mdlayher/netlink"
 )
 
-// batch collects the messages of one transaction. The nftables library encodes them, and conn sends them: the library's own Flush lets the kernel repeat every rule and acknowledge every message, and from
-// some hundred rules on says that a transaction failed, which was committed, because the answers find no room.
+// batch collects the messages of one transaction. The nftables library encodes them, and conn sends them: the library's own Flush lets the kernel repeat every rule and
+// acknowledge every message, and from some hundred rules on says that a transaction failed, which was committed, because the answers find no room.
 type batch struct {
 	encoder  *nftables.Conn
 	messages []netlink.Message

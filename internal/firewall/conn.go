@@ -169,7 +169,7 @@ func (c *conn) request(kind netlink.HeaderType, flags netlink.HeaderFlags, famil
 		if err != nil {
 			return nil, err
 		}
-		if flags&netlink.Dump == netlink.Dump || len(answers) > 0 && answers[0].Header.Sequence == c.sequence {
+		if len(answers) == 0 && flags&netlink.Dump == netlink.Dump || len(answers) > 0 && answers[0].Header.Sequence == c.sequence {
 			return answers, nil
 		}
 	}

@@ -16,7 +16,8 @@ type Counter struct {
 	Packets, Bytes uint64
 }
 
-// Counters are what a slot has seen since it was made or reset. What is counted for a rule is of both directions, and stays while the rule stays; flows that the gate has are counted on the guest's side.
+// Counters are what a slot has seen since it was made or reset. What is counted for a rule is of both directions, and stays while the rule stays; flows that the gate
+// has are counted on the guest's side.
 type Counters struct {
 	Rules   map[uint32]Counter // By the rule's number.
 	Dropped map[string]Counter // By reason, such as DropDenied.

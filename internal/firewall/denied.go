@@ -75,7 +75,8 @@ const (
 	logPayload                         = 9
 )
 
-// WatchDenied returns denied flows as they are denied, at most ten a second, until the context ends; then without an error. One watcher of a slot is possible at a time: to another the first error is syscall.EBUSY.
+// WatchDenied returns denied flows as they are denied, at most ten a second, until the context ends; then without an error. One watcher of a slot is possible at a
+// time: to another the first error is syscall.EBUSY.
 func (s *Slot) WatchDenied(ctx context.Context) iter.Seq2[Denied, error] {
 	return s.watchDenied(ctx, func() {})
 }

@@ -62,7 +62,6 @@ func etherType(n uint16) match {
 
 // header reads from the network header: of IPv4 or ARP.
 func header(offset, length uint32) match { return load(expr.PayloadBaseNetworkHeader, offset, length) }
-func destination() match                 { return header(16, 4) }
 func destinationPort() match             { return load(expr.PayloadBaseTransportHeader, 2, 2) }
 
 func addr(a netip.Addr) []byte { b := a.As4(); return b[:] }

@@ -213,7 +213,8 @@ func TestHostFlushOpensNothing(t *testing.T) {
 	if err := table.Install(); err != nil {
 		t.Fatal(err)
 	}
-	flows := []string{"udp:198.41.0.4:5000 passes", "tcp:198.41.0.4:80 passes", "tcp:5.5.5.5:80 denied", "tcp:10.9.9.9:80 denied", "tcp:169.254.169.254:80 denied", "udp:100.64.0.9:80 denied", "udp:100.64.0.2:53 denied"}
+	flows := []string{"udp:198.41.0.4:5000 passes", "tcp:198.41.0.4:80 passes", "tcp:5.5.5.5:80 denied", "tcp:10.9.9.9:80 denied",
+		"tcp:169.254.169.254:80 denied", "udp:100.64.0.9:80 denied", "udp:100.64.0.2:53 denied"}
 	m.check(flows...)
 	(&hostRig{world: m.world, host: m.net}).nft("flush", "ruleset")
 	if there, err := table.Present(); there || err != nil {
@@ -324,7 +325,8 @@ func TestHostRulesDoNotGrow(t *testing.T) {
 	before := count()
 	var publications []Publication
 	for n := range 1000 {
-		publications = append(publications, Publication{address4(wanAddress), "tcp", uint16(1000 + n), netip.AddrPortFrom(netip.AddrFrom4([4]byte{100, 64, 1 + byte(n/250), byte(n % 250)}), 80)})
+		slot := netip.AddrFrom4([4]byte{100, 64, 1 + byte(n/250), byte(n % 250)})
+		publications = append(publications, Publication{address4(wanAddress), "tcp", uint16(1000 + n), netip.AddrPortFrom(slot, 80)})
 	}
 	if err := r.table.Publish(publications...); err != nil {
 		t.Fatal(err)

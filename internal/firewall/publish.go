@@ -114,7 +114,8 @@ func (h *Host) expel(b *batch, slot netip.Addr) error {
 	return nil
 }
 
-// Unpublish ends what leads to a slot's address, and what it is admitted to; nil when there is nothing. Flows that came by it are for who removes them from the connection tracking.
+// Unpublish ends what leads to a slot's address, and what it is admitted to; nil when there is nothing. Flows that came by it are for who removes them from the
+// connection tracking.
 func (h *Host) Unpublish(slot netip.Addr) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

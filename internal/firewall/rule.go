@@ -44,8 +44,9 @@ func (r *Rule) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// AssignIDs numbers the rules of a policy, in its order. Old is what AssignIDs returned for the same machine before, nil at first: rules that were there keep their numbers, and others get numbers
-// that none had. Where the highest number belongs to no rule any more, the result ends with a Rule that has only this number, so that it is never given again: store all of it.
+// AssignIDs numbers the rules of a policy, in its order. Old is what AssignIDs returned for the same machine before, nil at first: rules that were there keep their
+// numbers, and others get numbers that none had. Where the highest number belongs to no rule any more, the result ends with a Rule that has only this number, so that
+// it is never given again: store all of it.
 func AssignIDs(old []Rule, policy egress.Policy) []Rule {
 	ids := make(map[string]uint32, len(old))
 	var highest uint32

@@ -53,7 +53,8 @@ func TestAssignIDs(t *testing.T) {
 }
 
 func TestConfigIsChecked(t *testing.T) {
-	good := Config{Slot: address4("100.64.0.5"), Hub: address4("100.64.0.2"), Subnet: netip.MustParsePrefix("100.64.0.0/18"), Ingress: []Ingress{{"tcp", 80, 8080, nil}, {"udp", 80, 80, nil}}}
+	good := Config{Slot: address4("100.64.0.5"), Hub: address4("100.64.0.2"), Subnet: netip.MustParsePrefix("100.64.0.0/18")}
+	good.Ingress = []Ingress{{"tcp", 80, 8080, nil}, {"udp", 80, 80, nil}}
 	good.Rules = AssignIDs(nil, policy(t, "public", "10.0.0.0/8"))
 	if err := good.check(); err != nil {
 		t.Fatal(err)
@@ -83,7 +84,11 @@ func TestConfigIsChecked(t *testing.T) {
 
 func TestIntervals(t *testing.T) {
 	var got []string
-	for _, e := range intervals([]netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("10.1.0.0/17"), netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("240.0.0.0/4")}) {
+	var prefixes []netip.Prefix
+	for _, text := range []string{"0.0.0.0/8", "10.1.0.0/17", "224.0.0.0/4", "240.0.0.0/4"} {
+		prefixes = append(prefixes, netip.MustParsePrefix(text))
+	}
+	for _, e := range intervals(prefixes) {
 		a, _ := netip.AddrFromSlice(e.Key)
 		if got = append(got, a.String()); e.IntervalEnd {
 			got[len(got)-1] = "<" + got[len(got)-1]

@@ -178,7 +178,7 @@ func (t *table) write(b *batch, there *present, afresh bool) {
 func (t *table) handle(c *chain) *nftables.Chain {
 	h := &nftables.Chain{Name: c.name, Table: &t.Table}
 	if c.base != nil {
-		h.Type, h.Hooknum, h.Priority, h.Policy, h.Device = c.base.kind, c.base.hook, nftables.ChainPriorityRef(nftables.ChainPriority(c.base.priority)), &c.base.policy, c.base.device
+		h.Type, h.Hooknum, h.Priority, h.Policy, h.Device = c.base.kind, c.base.hook, new(nftables.ChainPriority(c.base.priority)), &c.base.policy, c.base.device
 	}
 	return h
 }

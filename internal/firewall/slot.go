@@ -30,7 +30,8 @@ func OpenSlot(ns *netns.Namespace) (*Slot, error) {
 // Close releases the socket and leaves the rules.
 func (s *Slot) Close() error { return s.conn.Close() }
 
-// Install makes the rules what the config says, in one transaction: at first, and for each update. An error says that nothing was changed. The package's documentation says what happens to flows.
+// Install makes the rules what the config says, in one transaction: at first, and for each update. An error says that nothing was changed. The package's documentation
+// says what happens to flows.
 func (s *Slot) Install(c Config) error { return s.install(c, false) }
 
 // Reset is Install without rules and published ports, and without anything that was there: counters are 0, sets and token buckets as new.
