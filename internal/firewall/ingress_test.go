@@ -191,3 +191,47 @@ func TestHostIngressLimit(t *testing.T) {
 	}
 	m.check("udp:9.9.9.9:5000 passes") // the guest's own flows have their own cap
 }
+
+// TestHostGuestToGuest needs both: a rule of the one, and a port of the other.
+func TestHostGuestToGuest(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.machine(1), w.machine(2)
+	b.guestEcho("8080")
+	conn := a.dialUDP(netip.AddrPortFrom(b.config.Slot, 80).String())
+	defer conn.Close()
+	try := func() (sender, receiver string) {
+		t.Helper()
+		beforeA, beforeB := a.counters(), b.counters()
+		if _, err := conn.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(patient); time.Now().Before(deadline); {
+			if read(conn) == nil {
+				return passes, passes
+			}
+			sender, receiver = dropped(beforeA, a.counters()), dropped(beforeB, b.counters())
+			if sender != "" || receiver != "" {
+				return sender, receiver
+			}
+		}
+		return "", ""
+	}
+	for _, step := range []struct {
+		rules            []string
+		ingress          []Ingress
+		sender, receiver string
+	}{
+		{[]string{"public", "100.64.0.0/10"}, []Ingress{{"udp", 80, 8080, nil}}, DropDenied, ""},
+		{[]string{"udp:100.64.0.6:80"}, nil, "", DropLocal},
+		{[]string{"udp:100.64.0.6:80"}, []Ingress{{"udp", 80, 8080, nil}}, passes, passes},
+		{[]string{"udp:100.64.0.6:80"}, []Ingress{{"udp", 80, 8080, []netip.Prefix{netip.MustParsePrefix("100.64.0.7/32")}}}, "", DropStale},
+		{[]string{"udp:100.64.0.6:80"}, []Ingress{{"udp", 80, 8080, []netip.Prefix{netip.MustParsePrefix("100.64.0.5/32")}}}, passes, passes},
+	} {
+		b.config.Ingress = step.ingress
+		b.install()
+		a.allow(step.rules...)
+		if sender, receiver := try(); sender != step.sender || receiver != step.receiver {
+			t.Errorf("%v and %v: %q, %q, want %q, %q", step.rules, step.ingress, sender, receiver, step.sender, step.receiver)
+		}
+	}
+}
