@@ -3,8 +3,10 @@
 package network
 
 import (
+	"errors"
 	"net/netip"
 
+	"github.com/tangle-network/microvm-runtime/internal/firewall"
 	"github.com/tangle-network/microvm-runtime/internal/netns"
 )
 
@@ -17,10 +19,62 @@ type rules interface {
 	remove(o Options) error
 }
 
+// Config returns what each config of a slot's rules has; who calls adds a policy, limits and ports.
+func (n *Network) Config(number int) (firewall.Config, error) {
+	address, err := n.plan.slot(number)
+	return firewall.Config{Slot: address, Hub: n.plan.hub(), Subnet: n.plan.subnet, MTU: n.record.MTU}, err
+}
+
+// Firewall opens the host's table, where ports are published; who calls closes it.
+func (n *Network) Firewall() (*firewall.Host, error) { return n.options.firewall(n.plan.subnet) }
+
+func (o Options) firewall(subnet netip.Prefix) (host *firewall.Host, err error) {
+	err = o.Host.Do(func() error { // so that nil is this process's, also on a thread that is elsewhere
+		host, err = firewall.OpenHost(o.Host, firewall.HostConfig{ID: o.ID, Link: o.linkName(), Subnet: subnet})
+		return err
+	})
+	return host, err
+}
+
+// installed are those of package firewall.
 type installed struct{}
 
-func (installed) slot(*Network, *netns.Namespace, int) error { return nil }
-func (installed) hub(*Network, *netns.Namespace) error       { return nil }
-func (installed) host(*Network) error                        { return nil }
-func (installed) unpublish(*Network, netip.Addr) error       { return nil }
-func (installed) remove(Options) error                       { return nil }
+func (installed) slot(n *Network, ns *netns.Namespace, number int) error {
+	config, err := n.Config(number)
+	if err != nil {
+		return err
+	}
+	s, err := firewall.OpenSlot(ns)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.Reset(config), s.Close())
+}
+
+func (installed) hub(n *Network, ns *netns.Namespace) error {
+	return firewall.InstallHub(ns, firewall.HubConfig{Hub: n.plan.hub(), Subnet: n.plan.subnet})
+}
+
+func (installed) host(n *Network) error {
+	return n.withHost(func(h *firewall.Host) error { return h.Install() })
+}
+
+func (installed) unpublish(n *Network, slot netip.Addr) error {
+	return n.withHost(func(h *firewall.Host) error { return h.Unpublish(slot) })
+}
+
+func (installed) remove(o Options) error {
+	h, err := o.firewall(candidates[0]) // which subnet it was doesn't matter any more
+	if err != nil {
+		return err
+	}
+	return errors.Join(h.Remove(), h.Close())
+}
+
+func (n *Network) withHost(f func(h *firewall.Host) error) error {
+	h, err := n.Firewall()
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(h), h.Close())
+}

@@ -98,15 +98,11 @@ func describe(r netlink.Route, prefix netip.Prefix, name string) string {
 
 // addresses returns the host's own, but for those of loopback and of our link.
 func addresses(h *netlink.Handle, own string) ([]netip.Addr, error) {
-	links, err := h.LinkList()
-	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
-	}
 	ours := 0
-	for _, l := range links {
-		if l.Attrs().Name == own {
-			ours = l.Attrs().Index
-		}
+	if l, err := h.LinkByName(own); err == nil {
+		ours = l.Attrs().Index
+	} else if !missing(err) {
+		return nil, fmt.Errorf("link %s: %w", own, err)
 	}
 	list, err := h.AddrList(nil, netlink.FAMILY_V4)
 	if err != nil {
