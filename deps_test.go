@@ -29,7 +29,8 @@ var allowed = map[string][]string{
 		"github.com/pkg/errors", "github.com/containerd", "go.opentelemetry.io", "github.com/go-logr", "google.golang.org", "github.com/cespare/xxhash"},
 	"./firecracker":         {"golang.org/x/sys", "github.com/klauspost/compress", "github.com/pierrec/lz4", "github.com/therootcompany/xz"},
 	"./internal/imagestore": {"golang.org/x/sys"}, // package firecracker finds images by it
-	"./doctor":              {"golang.org/x/sys", "github.com/klauspost/compress", "github.com/pierrec/lz4", "github.com/therootcompany/xz"},
+	"./doctor": {"golang.org/x/sys", "github.com/klauspost/compress", "github.com/pierrec/lz4", "github.com/therootcompany/xz", "github.com/vishvananda/netlink", "github.com/vishvananda/netns",
+		"github.com/google/nftables", "github.com/mdlayher/netlink", "github.com/mdlayher/socket", "golang.org/x/net/bpf", "golang.org/x/sync/errgroup"},
 }
 
 func TestPackagesLinkOnlyWhatTheyMay(t *testing.T) {

@@ -73,6 +73,7 @@ func run(ctx context.Context, h host, o Options) Report {
 // checks are what is looked at, in order.
 var checks = []func(context.Context, host, firecracker.Options) []Finding{
 	checkLinux, checkPrivileges, checkKVM, checkBinaries, checkCgroups, checkDevices, checkKernel, checkAgent, checkImage, checkPrograms, checkDirectories, checkSpace, checkLimits,
+	checkNetwork,
 }
 
 func ok(check, evidence string) Finding {

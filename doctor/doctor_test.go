@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -14,7 +15,9 @@ import (
 
 	"github.com/tangle-network/microvm-runtime/firecracker/api"
 	"github.com/tangle-network/microvm-runtime/internal/cgroup"
+	"github.com/tangle-network/microvm-runtime/internal/foreign"
 	"github.com/tangle-network/microvm-runtime/internal/inventory"
+	"github.com/tangle-network/microvm-runtime/internal/network"
 	"github.com/tangle-network/microvm-runtime/internal/testing/fakekernel"
 	"github.com/tangle-network/microvm-runtime/internal/testing/leak"
 	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
@@ -36,6 +39,7 @@ func checkReport(t *testing.T, r Report) {
 var wellChecks = []string{
 	"linux", "privileges", "kvm", "firecracker", "jailer", "one release", "cgroup v2", "slice", "cgroup birth", "tap", "nf_tables", "userfaultfd", "kernel", "kernel modules", "agent", "image",
 	"mke2fs", "resize2fs", "state directory", "socket directory", "jail directory", "one file system", "space", "pids", "files",
+	"uplink", "subnet", "forwarding", "reverse path", "connection tracking", "masquerade", "other firewalls",
 }
 
 func TestAllIsWell(t *testing.T) {
@@ -149,6 +153,45 @@ var spoils = []spoilt{
 	{"pids that can't be told", func(f *fake) { f.remove("proc/sys") }, "pids", Warning, "no such file"},
 	{"few descriptors", func(f *fake) { f.mostFiles = returns(syscall.Rlimit{Cur: 1024, Max: 4095}) }, "files", Warning, "4095"},
 	{"descriptors that can't be told", func(f *fake) { f.mostFiles = broken[syscall.Rlimit] }, "files", Warning, "broken"},
+	{"links that can't be told", func(f *fake) {
+		f.network = func(network.Options) (network.View, error) { return broken[network.View]() }
+	}, "uplink", Warning, "broken"},
+	{"no uplink", func(f *fake) { f.view.Uplink, f.view.UplinkIndex = "", 0 }, "uplink", Warning, "no link leads out"},
+	{"an uplink that is gone", func(f *fake) { f.view.UplinkIndex = 0 }, "uplink", Warning, "no link leads out"},
+	{"a link that is gone", func(f *fake) { f.view.LinkIndex = 0 }, "uplink", Warning, "mvm-0 is gone"},
+	{"a link that is not made yet", func(f *fake) { f.view.LinkIndex, f.view.Made = 0, false }, "uplink", OK, "eth0"},
+	{"a subnet that overlaps", func(f *fake) { f.view.Conflict, f.view.Made = errBroken, false }, "subnet", Error, "broken"},
+	{"a subnet that overlaps by now", func(f *fake) { f.view.Conflict = errBroken }, "subnet", Warning, "broken"},
+	{"a subnet that is routed elsewhere", func(f *fake) { f.view.Back = "tun0" }, "subnet", Warning, "tun0"},
+	{"a subnet that is to be chosen", func(f *fake) { f.view.Made, f.view.Subnet = false, netip.Prefix{} }, "subnet", OK, "chosen"},
+	{"machines' link does not forward", func(f *fake) { f.write("proc/sys/net/ipv4/conf/mvm-0/forwarding", "0\n") }, "forwarding", Warning, "conf.mvm-0.forwarding is 0:"},
+	{"the uplink does not forward", func(f *fake) { f.write("proc/sys/net/ipv4/conf/eth0/forwarding", "0\n") }, "forwarding", Warning, "conf.eth0.forwarding is 0:"},
+	{"nothing forwards yet", func(f *fake) {
+		f.view.Made = false
+		f.write("proc/sys/net/ipv4/conf/eth0/forwarding", "0\n")
+	}, "forwarding", OK, "first machine"},
+	{"strict at another link", func(f *fake) { f.view.Default = "eth1" }, "reverse path", Warning, "eth1"},
+	{"strict at all links", func(f *fake) {
+		f.view.Default = "eth1"
+		f.write("proc/sys/net/ipv4/conf/all/rp_filter", "1\n")
+		f.remove("proc/sys/net/ipv4/conf/eth0/rp_filter")
+	}, "reverse path", Warning, "eth1"},
+	{"loose at another link", func(f *fake) { f.view.Default = "eth1"; f.write("proc/sys/net/ipv4/conf/all/rp_filter", "2\n") }, "reverse path", OK, "2"},
+	{"too few entries for flows", func(f *fake) { f.view.Machines = 65 }, "connection tracking", Warning, "64 machines"},
+	{"no entries for flows", func(f *fake) { f.remove("proc/sys/net/netfilter"); f.view.Machines = 65 }, "connection tracking", OK, "not loaded"},
+	{"rules that were flushed", func(f *fake) { f.ruleset = foreign.Ruleset{} }, "masquerade", Warning, "microvm-0 is gone"},
+	{"rules that are not made yet", func(f *fake) { f.ruleset, f.view.Made = foreign.Ruleset{}, false }, "masquerade", OK, "first machine"},
+	{"rules that can't be read", func(f *fake) {
+		f.foreign = func() (foreign.Ruleset, error) { return broken[foreign.Ruleset]() }
+	}, "other firewalls", Warning, "broken"},
+	{"a user's rules", func(f *fake) {
+		f.uid = 1000
+		f.foreign = func() (foreign.Ruleset, error) { return broken[foreign.Ruleset]() }
+	}, "other firewalls", OK, "only root"},
+	{"a firewall that drops", func(f *fake) {
+		f.ruleset.Chains = append(f.ruleset.Chains, chainOf("inet", "filter", "forward", answers))
+	}, "other firewalls", Warning, "nftables: chain forward of table inet filter drops answers to machines (its policy drops it)"},
+	{"rules of iptables-legacy that can't be read", func(f *fake) { f.ruleset.Legacy = errBroken }, "other firewalls", Warning, "broken"},
 }
 
 func TestWhatIsWrongIsFound(t *testing.T) {
@@ -186,7 +229,7 @@ func TestBareNeedsNoJails(t *testing.T) {
 	f := newFake(t)
 	f.Bare = true
 	for _, finding := range f.run() {
-		if slices.Contains([]string{"jailer", "one release", "jail directory", "one file system"}, finding.Check) {
+		if slices.Contains([]string{"jailer", "one release", "jail directory", "one file system", "uplink", "other firewalls"}, finding.Check) {
 			t.Errorf("%+v for bare machines", finding)
 		}
 	}

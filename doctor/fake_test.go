@@ -5,13 +5,17 @@ package doctor
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 
 	"github.com/tangle-network/microvm-runtime/firecracker"
 	"github.com/tangle-network/microvm-runtime/firecracker/api"
+	"github.com/tangle-network/microvm-runtime/internal/foreign"
+	"github.com/tangle-network/microvm-runtime/internal/network"
 	"github.com/tangle-network/microvm-runtime/internal/testing/fakekernel"
 	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
@@ -23,6 +27,8 @@ type fake struct {
 	host
 	firecracker.Options
 	versions map[string]api.Version
+	view     network.View
+	ruleset  foreign.Ruleset
 	systems  map[string]unix.FileSystem // by directory; else fine
 }
 
@@ -32,7 +38,12 @@ var fine = unix.FileSystem{Type: 0xef53, FreeBytes: 100 << 30, Mount: unix.Mount
 
 // fakeFiles are what a fake host has, by name below its directory.
 var fakeFiles = map[string]string{
-	"proc/sys/kernel/pid_max":                     "4194304\n",
+	"proc/sys/kernel/pid_max":                 "4194304\n",
+	"proc/sys/net/ipv4/conf/all/rp_filter":    "0\n",
+	"proc/sys/net/ipv4/conf/eth0/rp_filter":   "1\n",
+	"proc/sys/net/ipv4/conf/eth0/forwarding":  "1\n",
+	"proc/sys/net/ipv4/conf/mvm-0/forwarding": "1\n",
+	"proc/sys/net/netfilter/nf_conntrack_max": "262144\n",
 	"proc/cpuinfo":                                "processor\t: 0\nflags\t\t: fpu svm npt\n",
 	"proc/net/netfilter/nf_log":                   "",
 	"sys/module/kvm_amd/refcnt":                   "0\n",
@@ -70,6 +81,13 @@ func newFake(t *testing.T) *fake {
 		program: func(name string) (string, error) { return "/sbin/" + name, nil },
 		cgroups: returns(f.path("cgroup")), birth: func(context.Context, string) error { return nil }, mostFiles: returns(syscall.Rlimit{Cur: 1024, Max: 1 << 20}),
 	}
+	f.view = network.View{
+		Info: network.Info{Link: "mvm-0", Uplink: "eth0", Subnet: netip.MustParsePrefix("10.64.0.0/18")}, Made: true, Table: "microvm-0", Machines: 64,
+		LinkIndex: 7, UplinkIndex: 2, Default: "eth0", Machine: netip.MustParseAddr("10.64.0.4"), Back: "mvm-0",
+	}
+	f.ruleset = foreign.Ruleset{Tables: []string{"ip filter", "ip microvm-0"}, Chains: []foreign.Chain{chainOf("ip", "filter", "FORWARD"), chainOf("ip", "microvm-0", "forward", outward, answers)}}
+	f.network = func(network.Options) (network.View, error) { return f.view, nil }
+	f.foreign = func() (foreign.Ruleset, error) { return f.ruleset, nil }
 	f.version = func(_ context.Context, path string) (api.Version, error) {
 		version, ok := f.versions[path]
 		if !ok {
@@ -117,6 +135,31 @@ func (f *fake) on(name string, change func(*unix.FileSystem)) {
 }
 
 func (f *fake) run() Report { return run(f.t.Context(), f.host, Options{Driver: f.Options}) }
+
+// chainOf is a base chain that drops some ways, of a firewall that is told by no other chain.
+func chainOf(family, table, name string, dropped ...int) foreign.Chain {
+	return foreign.Chain{Family: family, Table: table, Name: name, Judge: func(p foreign.Packet) foreign.Judgement {
+		way := outward
+		if p.In != "mvm-0" {
+			way = answers
+		}
+		if p.DNAT {
+			way = published
+		}
+		return foreign.Judgement{Dropped: slices.Contains(dropped, way), By: "its policy drops it", Through: []string{name}}
+	}}
+}
+
+// by is chainOf through more chains.
+func by(c foreign.Chain, through ...string) foreign.Chain {
+	judge := c.Judge
+	c.Judge = func(p foreign.Packet) foreign.Judgement {
+		j := judge(p)
+		j.Through = append(j.Through, through...)
+		return j
+	}
+	return c
+}
 
 func works() error { return nil }
 

@@ -12,6 +12,8 @@ import (
 	"github.com/tangle-network/microvm-runtime/firecracker/api"
 	"github.com/tangle-network/microvm-runtime/internal/cgroup"
 	"github.com/tangle-network/microvm-runtime/internal/disk"
+	"github.com/tangle-network/microvm-runtime/internal/foreign"
+	"github.com/tangle-network/microvm-runtime/internal/network"
 	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
 
@@ -31,6 +33,8 @@ type host struct {
 	fileSystem    func(dir string) (unix.FileSystem, error)
 	mostFiles     func() (syscall.Rlimit, error)
 	program       func(name string) (path string, err error)
+	network       func(network.Options) (network.View, error)
+	foreign       func() (foreign.Ruleset, error)
 }
 
 // thisHost is the one that the program runs on.
@@ -39,6 +43,7 @@ func thisHost() host {
 		root: "/", uid: os.Geteuid(),
 		release: unix.Release, makeVM: unix.ProbeKVM, makeTAP: unix.ProbeTAP, makeUserfault: unix.ProbeUserfault, generation: unix.NftablesGeneration,
 		version: firecracker.BinaryVersion, cgroups: cgroup.Root, birth: birth, fileSystem: unix.StatFS, program: disk.Find,
+		network: network.Look, foreign: foreign.Read,
 		mostFiles: func() (limit syscall.Rlimit, err error) {
 			err = os.NewSyscallError("getrlimit", syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
 			return limit, err
