@@ -60,7 +60,8 @@ func checkForeign(v network.View, ruleset foreign.Ruleset) []Finding {
 		}
 	}
 	if ruleset.Legacy != nil {
-		findings = append(findings, warn(otherFirewalls, "there may be rules of iptables-legacy, which can't be read: "+ruleset.Legacy.Error(), "`iptables-legacy -S FORWARD` shows whether they drop what goes by "+v.Link))
+		findings = append(findings, warn(otherFirewalls, "there may be rules of iptables-legacy, which can't be read: "+ruleset.Legacy.Error(),
+			"`iptables-legacy -S FORWARD` shows whether they drop what goes by "+v.Link))
 	}
 	if len(findings) == 0 {
 		return []Finding{ok(otherFirewalls, fmt.Sprintf("%d chains of others are asked for what is forwarded; none drops what machines send or get by %s", asked, v.Link))}

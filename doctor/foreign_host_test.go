@@ -61,7 +61,8 @@ ip address add 192.0.2.2/24 dev wan0; ip link set wan0 up; ip route add default 
 sysctl -qw net/ipv4/conf/LINK/forwarding=1 net/ipv4/conf/wan0/forwarding=1
 nft 'table ip microvm-ID { chain post { type nat hook postrouting priority srcnat; ip saddr 10.64.0.0/18 oifname wan0 masquerade; }
   chain pre { type nat hook prerouting priority dstnat; ip daddr 192.0.2.2 udp dport 8080 dnat to 10.64.0.4:80; }; }'`)
-	r.sh(r.machine, "ip link set lo up; ip address add 10.64.0.2 dev peer; ip link set peer up; ip address add 10.64.0.4 dev lo; ip route add 10.64.0.1 dev peer; ip route add default via 10.64.0.1 dev peer src 10.64.0.4")
+	r.sh(r.machine, `ip link set lo up; ip address add 10.64.0.2 dev peer; ip link set peer up; ip address add 10.64.0.4 dev lo
+ip route add 10.64.0.1 dev peer; ip route add default via 10.64.0.1 dev peer src 10.64.0.4`)
 	r.sh(r.outside, "ip address add 192.0.2.1/24 dev peer; ip link set peer up")
 	r.atMachine, r.atOutside = r.listen(r.machine, machineAddress, machinePort), r.listen(r.outside, outsideAddress, outsidePort)
 	return r
@@ -293,7 +294,9 @@ func TestHostWhatIsWrongWithTheHost(t *testing.T) {
 		{"an overlapping route", "ip route add 10.64.0.0/20 via 192.0.2.1", "subnet", "the route 10.64.0.0/20 of wan0", "ip route del 10.64.0.0/20"},
 		{"a rule of routing", "ip route add default via 192.0.2.1 table 7; ip rule add to 10.64.0.0/16 lookup 7 pref 7", "subnet", "by \"wan0\"", "ip rule del pref 7; ip route flush table 7"},
 		{"no uplink", "ip link del wan0", "uplink", "no link leads out", ""},
-		{"another uplink", "ip link add wan1 type veth peer name wan2; ip address add 198.51.100.2/24 dev wan1; ip link set wan1 up; ip route replace default via 198.51.100.1", "forwarding", "wan1.forwarding is 0", ""},
+		{"another uplink",
+			"ip link add wan1 type veth peer name wan2; ip address add 198.51.100.2/24 dev wan1; ip link set wan1 up; ip route replace default via 198.51.100.1",
+			"forwarding", "wan1.forwarding is 0", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := newRouter(t)

@@ -57,7 +57,8 @@ func checkSubnet(v network.View) Finding {
 	case v.Conflict != nil:
 		return warn(check, v.Conflict.Error(), "remove that route: what machines send to addresses behind it, and answers to machines, may go astray")
 	case v.Made && v.LinkIndex != 0 && v.Back != v.Link:
-		return warn(check, fmt.Sprintf("the host's routes lead to machines (%s) by %q, not by %s", v.Machine, v.Back, v.Link), "look for rules of routing that say so (ip rule, ip route get): answers to machines go astray")
+		return warn(check, fmt.Sprintf("the host's routes lead to machines (%s) by %q, not by %s", v.Machine, v.Back, v.Link),
+			"look for rules of routing that say so (ip rule, ip route get): answers to machines go astray")
 	case !v.Subnet.IsValid():
 		return ok(check, "one that is free is chosen with the first machine")
 	}
@@ -88,7 +89,8 @@ func checkForwarding(h host, v network.View) Finding {
 		}
 	}
 	if len(off) > 0 {
-		return warn(check, strings.Join(off, ", ")+": what comes by it is not forwarded", strings.Join(remedies, ", ")+", or "+setAgain+"; look for what resets it, such as net.ipv4.ip_forward=0 in /etc/sysctl.d")
+		return warn(check, strings.Join(off, ", ")+": what comes by it is not forwarded",
+			strings.Join(remedies, ", ")+", or "+setAgain+"; look for what resets it, such as net.ipv4.ip_forward=0 in /etc/sysctl.d")
 	}
 	return ok(check, "what comes by "+v.Link+" and by the uplink is forwarded")
 }
@@ -115,9 +117,11 @@ func checkTracking(h host, v network.View) Finding {
 		return ok(check, "it is not loaded yet")
 	}
 	machines := max(v.Machines, 1)
-	evidence := fmt.Sprintf("nf_conntrack_max is %d: enough for %d machines with all the flows that they may have (%d each), and %d have a slot", most, most/flowsPerMachine, flowsPerMachine, v.Machines)
+	evidence := fmt.Sprintf("nf_conntrack_max is %d: enough for %d machines with all the flows that they may have (%d each), and %d have a slot",
+		most, most/flowsPerMachine, flowsPerMachine, v.Machines)
 	if most < machines*flowsPerMachine {
-		return warn(check, evidence, fmt.Sprintf("`sysctl -w net/netfilter/nf_conntrack_max=%d`, or give machines a smaller cap: who fills it stops everybody's new flows", machines*flowsPerMachine))
+		return warn(check, evidence,
+			fmt.Sprintf("`sysctl -w net/netfilter/nf_conntrack_max=%d`, or give machines a smaller cap: who fills it stops everybody's new flows", machines*flowsPerMachine))
 	}
 	return ok(check, evidence)
 }

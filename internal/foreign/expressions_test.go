@@ -108,8 +108,8 @@ func TestRules(t *testing.T) {
 		{[]expr.Any{extension(stateDNAT, 0), drop}, some, false},
 		{[]expr.Any{extension(stateDNAT, 0), drop}, translated, true},
 		{[]expr.Any{&expr.Match{Name: "conntrack", Info: &xt.ConntrackMtinfo3{ConntrackMtinfo2: xt.ConntrackMtinfo2{ConntrackMtinfoBase: xt.ConntrackMtinfoBase{MatchFlags: uint16(xt.ConntrackStatus)}}}}, drop}, some, false},
-		{[]expr.Any{&expr.Match{Name: "state", Info: (*xt.Unknown)(ptr(number(stateNew)))}, drop}, some, true},
-		{[]expr.Any{&expr.Match{Name: "state", Info: (*xt.Unknown)(ptr(number(stateNew)))}, drop}, answer, false},
+		{[]expr.Any{&expr.Match{Name: "state", Info: (*xt.Unknown)(new(number(stateNew)))}, drop}, some, true},
+		{[]expr.Any{&expr.Match{Name: "state", Info: (*xt.Unknown)(new(number(stateNew)))}, drop}, answer, false},
 		{[]expr.Any{&expr.Match{Name: "comment", Info: new(xt.Comment)}, drop}, some, true},
 		{[]expr.Any{&expr.Match{Name: "mark", Info: &xt.Unknown{}}, drop}, some, false},
 		{[]expr.Any{&expr.Limit{}, drop}, some, true},
@@ -142,8 +142,6 @@ func TestRules(t *testing.T) {
 		})
 	}
 }
-
-func ptr(b []byte) *[]byte { return &b }
 
 // TestAcceptingRules end a chain as those that drop do.
 func TestAcceptingRules(t *testing.T) {
