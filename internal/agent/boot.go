@@ -231,7 +231,7 @@ func late() error {
 			return err
 		}
 	}
-	return errors.Join(unix.Chmod("/tmp", 0o1777), loopbackUp(), setHostname())
+	return errors.Join(unix.Chmod("/tmp", 0o1777), loopbackUp(), setHostname(), networkUp("/"))
 }
 
 // setHostname takes the image's own name, else a constant one.
@@ -242,22 +242,4 @@ func setHostname() error {
 		host = "microvm"
 	}
 	return unix.Sethostname([]byte(host))
-}
-
-// loopbackUp is `ip link set lo up` (netdevice(7)).
-func loopbackUp() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("loopback: %w", err)
-	}
-	defer unix.Close(fd)
-	request, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	request.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request); err != nil {
-		return fmt.Errorf("loopback: %w", err)
-	}
-	return nil
 }
