@@ -10,7 +10,7 @@ import (
 // Driver is what a [Runtime] stands on. Callers use Runtime; who writes a driver proves it with package runtimetest.
 //
 // Specs and names arrive validated, except for what only the host can say. Every method may be called by many goroutines at once. Errors wrap the
-// sentinels of this package. A driver that can do more implements [Pauser], [Renamer], [Trimmer], [Dialer], [Consoler] and [Watcher] too.
+// sentinels of this package. A driver that can do more implements [Pauser], [Renamer], [Updater], [Meter], [Trimmer], [Dialer], [Consoler] and [Watcher] too.
 type Driver interface {
 	// Create makes a machine and returns its uid; it starts no process. ErrExists when the name is taken.
 	Create(ctx context.Context, name string, spec Spec) (uid string, err error)
@@ -45,6 +45,18 @@ type Pauser interface {
 type Renamer interface {
 	// Rename is atomic: at no time has the machine two names or none. ErrExists when the name is taken.
 	Rename(ctx context.Context, uid, name string) error
+}
+
+// Updater is a driver that can change a machine.
+type Updater interface {
+	// Update makes the change, at once where the machine runs. What it asks for is checked whole before anything is changed (Change.Apply).
+	Update(ctx context.Context, uid string, change Change) error
+}
+
+// Meter is a driver that counts.
+type Meter interface {
+	// Stats returns what a machine has done, in any state.
+	Stats(ctx context.Context, uid string) (Stats, error)
 }
 
 // Trimmer is a driver that can make a machine's disk smaller on the host.

@@ -14,6 +14,8 @@ const (
 	EventStopped   EventType = "stopped" // By whatever reason: Exit says which.
 	EventRenamed   EventType = "renamed" // Name is the new one.
 	EventDestroyed EventType = "destroyed"
+	// EventDenied is a flow that no rule allows: told at most once a minute for each, and at most ten a second of a machine, while a process lives that watches the machine.
+	EventDenied EventType = "denied"
 )
 
 // Event is one change of one machine, made by this or by any other process.
@@ -23,5 +25,6 @@ type Event struct {
 	UID    string            `json:"uid"`
 	Name   string            `json:"name"`
 	Exit   *Exit             `json:"exit,omitempty"`   // With EventStopped.
+	Denied *DeniedFlow       `json:"denied,omitempty"` // With EventDenied.
 	Labels map[string]string `json:"labels,omitempty"` // The machine's labels.
 }

@@ -34,7 +34,9 @@ type Info struct {
 	Agent   bool      `json:"agent"`            // Whether a guest agent boots the machine.
 	Jailed  bool      `json:"jailed"`           // Whether the VMM runs in a jail.
 	// Image is what the maker of Spec.Image says about running it. Nil when Spec.Image is no name, but a path.
-	Image   *ImageConfig `json:"image,omitempty"`
+	Image *ImageConfig `json:"image,omitempty"`
+	// Network is nil for a machine that has no network interface.
+	Network *NetworkInfo `json:"network,omitempty"`
 	Exit    *Exit        `json:"exit,omitempty"`    // How the last run ended. Nil before the first end, and while one runs.
 	Problem string       `json:"problem,omitempty"` // Why the machine is damaged.
 	// Timeline are the steps of the last Start, in order of their beginning.

@@ -51,6 +51,9 @@ type Spec struct {
 	// /dev/vdc, /dev/vdd …, with Rootfs or LayerInMemory from /dev/vdb, with Diskless from /dev/vda. Optional.
 	Drives []Drive `json:"drives,omitempty"`
 
+	// Network is the machine's network interface. Optional: the driver's default, which lets nothing out and nothing in.
+	Network *Network `json:"network,omitempty"`
+
 	// Labels are the caller's own: at most 64, keys 1 to 63 of A–Z, a–z, 0–9, '.', '_', '-' and '/', values at most 256
 	// bytes of printable UTF-8. Optional.
 	Labels map[string]string `json:"labels,omitempty"`
@@ -68,11 +71,11 @@ type Drive struct {
 	Limit *RateLimit `json:"limit,omitempty"`
 }
 
-// RateLimit bounds what a guest does with a disk, reads and writes together. What is beyond waits. A zero field is no limit.
+// RateLimit bounds what a guest does with a disk, reads and writes together, or in one direction of its network. What is beyond waits. A zero field is no limit.
 type RateLimit struct {
 	BytesPerSecond int64 `json:"bytes_per_second,omitempty"` // 4096 to 1 TiB.
 	BytesBurst     int64 `json:"bytes_burst,omitempty"`      // Once, at the start of a run, so many more at full speed; at most 1 TiB. Needs BytesPerSecond.
-	OpsPerSecond   int64 `json:"ops_per_second,omitempty"`   // Requests of the guest's, 1 to 1000000000.
+	OpsPerSecond   int64 `json:"ops_per_second,omitempty"`   // Requests of the guest's, or packets, 1 to 1000000000.
 	OpsBurst       int64 `json:"ops_burst,omitempty"`        // As BytesBurst; at most 1000000000. Needs OpsPerSecond.
 }
 
@@ -83,6 +86,7 @@ func (s Spec) Copy() Spec {
 	for i := range s.Drives {
 		s.Drives[i].Limit = s.Drives[i].Limit.copy()
 	}
+	s.Network = s.Network.copy()
 	s.Labels = maps.Clone(s.Labels)
 	return s
 }

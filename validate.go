@@ -52,7 +52,7 @@ func nameRune(r rune) bool {
 // Validate says whether the spec makes sense by itself: nil, or a *[FieldError] for the first bad field.
 // It does not look at the host; that is the driver's part of Create.
 func (s *Spec) Validate() error {
-	for _, check := range []func() *FieldError{s.checkSize, s.checkFiles, s.checkRoot, s.checkLimit, s.checkDrives, s.checkArgs, s.checkLabels} {
+	for _, check := range []func() *FieldError{s.checkSize, s.checkFiles, s.checkRoot, s.checkLimit, s.checkDrives, s.checkNetwork, s.checkArgs, s.checkLabels} {
 		if bad := check(); bad != nil {
 			return bad
 		}

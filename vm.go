@@ -77,6 +77,26 @@ func (v *VM) Rename(ctx context.Context, name string) error {
 	return opError("rename", v.uid, renamer.Rename(ctx, v.uid, name))
 }
 
+// Update changes the machine in any state: at once where it runs, and for every Start from then on. A bad change is a *[FieldError] and changes nothing. An error of the host's may
+// leave a part of the change made: Update it again.
+func (v *VM) Update(ctx context.Context, change Change) error {
+	updater, ok := v.driver.(Updater)
+	if !ok {
+		return opError("update", v.uid, ErrUnsupported)
+	}
+	return opError("update", v.uid, updater.Update(ctx, v.uid, change))
+}
+
+// Stats says what the machine has done.
+func (v *VM) Stats(ctx context.Context) (Stats, error) {
+	meter, ok := v.driver.(Meter)
+	if !ok {
+		return Stats{}, opError("stats", v.uid, ErrUnsupported)
+	}
+	stats, err := meter.Stats(ctx, v.uid)
+	return stats, opError("stats", v.uid, err)
+}
+
 // Trim gives the host the blocks of the machine's own disk back that its file system does not use, and returns how many bytes that were. A machine that runs or is paused is
 // [ErrState]: a guest's discard does not reach the host. A disk whose file system is not known, or was not unmounted, as after a forced end, is [ErrUnsupported]. One that has no
 // disk of its own has nothing to give.

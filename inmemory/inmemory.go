@@ -95,6 +95,8 @@ var (
 	_ microvm.Driver   = (*driver)(nil)
 	_ microvm.Pauser   = (*driver)(nil)
 	_ microvm.Renamer  = (*driver)(nil)
+	_ microvm.Updater  = (*driver)(nil)
+	_ microvm.Meter    = (*driver)(nil)
 	_ microvm.Trimmer  = (*driver)(nil)
 	_ microvm.Dialer   = (*driver)(nil)
 	_ microvm.Consoler = (*driver)(nil)

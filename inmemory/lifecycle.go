@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -23,7 +24,7 @@ func (d *driver) Create(ctx context.Context, name string, spec microvm.Spec) (st
 	if most := d.options.MaxVMs; most > 0 && len(d.machines) >= most {
 		return "", fmt.Errorf("%w: MaxVMs %d", microvm.ErrExhausted, most)
 	}
-	if err := d.checkDrives(spec.Drives); err != nil {
+	if err := errors.Join(d.checkDrives(spec.Drives), d.checkPorts("", spec.Network)); err != nil {
 		return "", err
 	}
 	if spec.VCPUs == 0 {
@@ -32,8 +33,11 @@ func (d *driver) Create(ctx context.Context, name string, spec microvm.Spec) (st
 	if spec.MemoryMiB == 0 {
 		spec.MemoryMiB = 256
 	}
+	if spec.Network == nil {
+		spec.Network = &microvm.Network{}
+	}
 	uid := strings.ToLower(rand.Text()[:12])
-	m := &machine{info: microvm.Info{UID: uid, Name: name, State: microvm.StateCreated, Spec: spec, Created: time.Now()}}
+	m := &machine{info: microvm.Info{UID: uid, Name: name, State: microvm.StateCreated, Spec: spec, Created: time.Now(), Network: d.address(spec.Network)}}
 	if d.machines == nil {
 		d.machines, d.names = map[string]*machine{}, map[string]string{}
 	}

@@ -53,6 +53,7 @@ var badSpecs = map[string][]badSpec{
 		{microvm.Spec{Drives: []microvm.Drive{{Path: "/a", ReadOnly: true}, {Path: "/a"}}}, "one of them is writable"},
 		{microvm.Spec{Drives: []microvm.Drive{{Path: "/a", Limit: &microvm.RateLimit{OpsPerSecond: -1}}}}, "the limit of drive 0: OpsPerSecond must be"},
 	},
+	"Network": badNetworks,
 	"Labels": {
 		{microvm.Spec{Labels: map[string]string{"": "v"}}, "keys must be"}, {microvm.Spec{Labels: map[string]string{"a b": "v"}}, "keys must be"},
 		{microvm.Spec{Labels: map[string]string{strings.Repeat("k", 64): "v"}}, "keys must be"}, {microvm.Spec{Labels: map[string]string{"k": "\n"}}, "values must be"},
@@ -99,7 +100,7 @@ func (c *checker) refuses(field string, bad badSpec) {
 	_, err := c.rt.Create(c.ctx, "one", bad.spec)
 	c.is(err, microvm.ErrInvalid)
 	which := (*microvm.FieldError)(nil)
-	if !errors.As(err, &which) || which.Field != "Spec."+field || !strings.Contains(err.Error(), bad.text) {
+	if !errors.As(err, &which) || which.Field != "Spec."+field && !strings.HasPrefix(which.Field, "Spec."+field+".") || !strings.Contains(err.Error(), bad.text) {
 		c.Errorf("error %q, want one about Spec.%s that says %q", err, field, bad.text)
 	}
 	if len(err.Error()) > 300 {

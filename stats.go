@@ -1,0 +1,50 @@
+package microvm
+
+import (
+	"net/netip"
+
+	"github.com/tangle-network/microvm-runtime/egress"
+)
+
+// Stats are what a machine has done.
+type Stats struct {
+	Network *NetworkStats `json:"network,omitempty"` // Nil where the machine has no network interface.
+}
+
+// NetworkStats count a machine's packets since its Create, or since the host's boot. What a rule's flows receive is counted for it too.
+type NetworkStats struct {
+	Rules  []RuleStats       `json:"rules,omitempty"`  // Of each rule of Network.Egress, in its order.
+	Drops  map[string]uint64 `json:"drops,omitempty"`  // Packets that were dropped, by the reason: such as "spoofed_address", "ipv6", "denied", "flows".
+	Denied []DeniedFlow      `json:"denied,omitempty"` // Flows that no rule allows, of the last ten minutes: at most 1024.
+}
+
+// RuleStats is what one rule has let through.
+type RuleStats struct {
+	Rule    egress.Rule `json:"rule"`
+	Packets uint64      `json:"packets"`
+	Bytes   uint64      `json:"bytes"`
+}
+
+// DeniedFlow is a flow that no rule allows, or a name that none does.
+type DeniedFlow struct {
+	Protocol egress.Protocol `json:"protocol,omitempty"`
+	Address  netip.Addr      `json:"address,omitzero"`
+	Port     uint16          `json:"port,omitempty"`
+	Name     string          `json:"name,omitempty"` // What was asked the resolver for, or TLS, where that is what was denied.
+	Packets  uint64          `json:"packets"`
+}
+
+// Opens returns the rule that would let the flow pass.
+func (f DeniedFlow) Opens() egress.Rule {
+	rule := egress.Rule{Name: f.Name, Protocol: f.Protocol, FirstPort: f.Port, LastPort: f.Port}
+	if f.Name == "" {
+		rule.CIDR = netip.PrefixFrom(f.Address, f.Address.BitLen())
+	}
+	if f.Protocol != egress.TCP && f.Protocol != egress.UDP { // others have no port, and some no name of their own
+		rule.FirstPort, rule.LastPort = 0, 0
+		if f.Protocol != egress.ICMP {
+			rule.Protocol = egress.Any
+		}
+	}
+	return rule
+}
