@@ -6,7 +6,7 @@
 //
 //	DIR/lease/NUMBER   symbolic link whose text is the owner; made exclusively
 //	DIR/owner/OWNER    symbolic link whose text is the number
-//	DIR/free           numbers that were returned, the oldest first
+//	DIR/free           numbers that were returned, the oldest first, and when
 //	DIR/lock           held while a number is taken or returned
 //
 // # Caveats
@@ -25,6 +25,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/disk"
@@ -74,7 +75,7 @@ func (p *Pool) Slot(number int) Slot {
 	return Slot{Number: number, UID: p.users.FirstUID + number, GID: p.users.FirstUID + number}
 }
 
-// Lease returns the owner's slot: the one that it has, else one that was never used, else the one that was returned longest ago.
+// Lease returns the owner's slot: the one that it has, else the one that was returned longest ago, if it has rested, else one that was never used, else the one that has rested longest.
 // microvm.ErrExhausted when there is none.
 func (p *Pool) Lease(ctx context.Context, owner string) (Slot, error) {
 	unlock, err := p.lock(ctx)
@@ -104,8 +105,8 @@ func (p *Pool) Lease(ctx context.Context, owner string) (Slot, error) {
 	return p.Slot(number), nil
 }
 
-// leased returns the number that the owner has; both links must agree.
-func (p *Pool) leased(owner string) (int, error) {
+// Leased returns the number that the owner has, os.ErrNotExist when it has none.
+func (p *Pool) Leased(owner string) (int, error) {
 	text, err := os.Readlink(p.owner(owner))
 	if err != nil {
 		return 0, err
@@ -114,18 +115,42 @@ func (p *Pool) leased(owner string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	holder, err := os.Readlink(p.lease(number))
-	if err == nil && holder == owner {
-		return number, nil
+	if holder, err := os.Readlink(p.lease(number)); err != nil || holder != owner {
+		return 0, os.ErrNotExist
 	}
-	return 0, errors.Join(os.ErrNotExist, os.Remove(p.owner(owner)))
+	return number, nil
 }
 
-// next takes a number that nobody has: from the list of the returned ones, else above all that were ever taken.
+// leased is Leased under the lock: an owner's link without the lease, which a killed process leaves, is removed.
+func (p *Pool) leased(owner string) (int, error) {
+	number, err := p.Leased(owner)
+	if errors.Is(err, os.ErrNotExist) {
+		err = errors.Join(err, ignoreMissing(os.Remove(p.owner(owner))))
+	}
+	return number, err
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// rest is how long a number that was returned is not given to another owner, as long as there are others: longer than the time-out of UDP flows, so that what is sent to the owner
+// before comes to nobody (nf_conntrack_udp_timeout_stream).
+const rest = 3 * time.Minute
+
+// next takes a number that nobody has.
 func (p *Pool) next() (int, error) {
 	free, high, err := p.readFree()
 	if err != nil {
 		return 0, err
+	}
+	if len(free) > 0 && time.Since(free[0].returned) >= rest {
+		if number, ok, err := p.takeFree(free, high); ok || err != nil {
+			return number, err
+		}
 	}
 	for ; high < p.users.Count; high++ {
 		// The list is not synced: after a power cut it may be older than the leases.
@@ -133,13 +158,8 @@ func (p *Pool) next() (int, error) {
 			return high, p.writeFree(free, high+1)
 		}
 	}
-	for i, number := range free {
-		if number >= p.users.Count {
-			continue
-		}
-		if _, err := os.Lstat(p.lease(number)); errors.Is(err, os.ErrNotExist) {
-			return number, p.writeFree(slices.Delete(free, i, i+1), high)
-		}
+	if number, ok, err := p.takeFree(free, high); ok || err != nil {
+		return number, err
 	}
 	for number := range p.users.Count { // one that a killed process had taken and not yet leased, or that the list had no space for
 		if _, err := os.Lstat(p.lease(number)); errors.Is(err, os.ErrNotExist) {
@@ -147,6 +167,19 @@ func (p *Pool) next() (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("%w: all %d slots are leased (Options.UIDCount)", microvm.ErrExhausted, p.users.Count)
+}
+
+// takeFree takes the number that was returned longest ago from the list.
+func (p *Pool) takeFree(free []returned, high int) (number int, ok bool, err error) {
+	for i, one := range free {
+		if one.number >= p.users.Count {
+			continue
+		}
+		if _, err := os.Lstat(p.lease(one.number)); errors.Is(err, os.ErrNotExist) {
+			return one.number, true, p.writeFree(slices.Delete(free, i, i+1), high)
+		}
+	}
+	return 0, false, nil
 }
 
 // Release returns the owner's slot, if it has one. Whatever used the slot must be gone.
@@ -167,8 +200,8 @@ func (p *Pool) Release(ctx context.Context, owner string) error {
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(free, number) {
-		free = append(free, number)
+	if !slices.ContainsFunc(free, func(r returned) bool { return r.number == number }) {
+		free = append(free, returned{number, time.Now()})
 	}
 	// Without space for the list the number is found again by looking: to return something must not need space.
 	if err := p.writeFree(free, high); err != nil && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
@@ -196,8 +229,15 @@ func (p *Pool) Leases() (map[int]string, error) {
 	return leases, nil
 }
 
-// readFree returns the numbers that were returned, and the first that was never taken. The file is "HIGH\nNUMBER NUMBER …\n".
-func (p *Pool) readFree() (free []int, high int, err error) {
+// returned is a number that nobody has, and since when.
+type returned struct {
+	number   int
+	returned time.Time
+}
+
+// readFree returns the numbers that were returned, and the first that was never taken. The file is "HIGH\nNUMBER@SECONDS NUMBER@SECONDS …\n", with seconds since 1970; in files of before there
+// are none.
+func (p *Pool) readFree() (free []returned, high int, err error) {
 	text, err := os.ReadFile(filepath.Join(p.dir, "free"))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, 0, nil
@@ -206,23 +246,25 @@ func (p *Pool) readFree() (free []int, high int, err error) {
 		return nil, 0, err
 	}
 	for i, field := range strings.Fields(string(text)) {
-		number, err := strconv.Atoi(field)
+		first, since, _ := strings.Cut(field, "@")
+		number, err := strconv.Atoi(first)
 		if err != nil {
 			return nil, 0, fmt.Errorf("%s/free: %w", p.dir, err)
 		}
+		seconds, _ := strconv.ParseInt(since, 10, 64) // a clock that was set back makes it rest longer, at most until there are no others
 		if i == 0 {
 			high = number
 		} else {
-			free = append(free, number)
+			free = append(free, returned{number, time.Unix(seconds, 0)})
 		}
 	}
 	return free, high, nil
 }
 
-func (p *Pool) writeFree(free []int, high int) error {
+func (p *Pool) writeFree(free []returned, high int) error {
 	fields := []string{strconv.Itoa(high)}
-	for _, number := range free {
-		fields = append(fields, strconv.Itoa(number))
+	for _, one := range free {
+		fields = append(fields, fmt.Sprintf("%d@%d", one.number, one.returned.Unix()))
 	}
 	path := filepath.Join(p.dir, "free")
 	if err := os.WriteFile(path+".new", []byte(strings.Join(fields, " ")+"\n"), 0o600); err != nil {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 )
@@ -106,5 +107,33 @@ func TestLeaseAfterCrash(t *testing.T) {
 				t.Errorf("a %d, b %d, c %d", a, b, c)
 			}
 		})
+	}
+}
+
+// TestReturnedNumbersRest tells what is sent to the owner before from what is sent to the next.
+func TestReturnedNumbersRest(t *testing.T) {
+	dir := t.TempDir()
+	p := pool(t, dir, 3)
+	first := lease(t, p, "a")
+	if err := p.Release(context.Background(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	second := lease(t, p, "b")
+	if second == first {
+		t.Errorf("%d is leased at once, and there are others", first)
+	}
+	ago := time.Now().Add(-rest - time.Second).Unix()
+	if err := os.WriteFile(filepath.Join(dir, "free"), []byte(fmt.Sprintf("2 %d@%d\n", first, ago)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := lease(t, p, "c"); got != first {
+		t.Errorf("leased %d, and %d has rested", got, first)
+	}
+	if err := p.Release(context.Background(), "c"); err != nil {
+		t.Fatal(err)
+	}
+	lease(t, p, "d")
+	if got := lease(t, p, "e"); got != first { // there is no other any more
+		t.Errorf("leased %d, want %d, which has not rested", got, first)
 	}
 }
