@@ -7,6 +7,7 @@
 //
 //	STATE_DIR/version              the number of the records' version; it also marks the directory as ours
 //	STATE_DIR/layout.json          which options belong to it
+//	STATE_DIR/subnet.json          the machines' addresses
 //	STATE_DIR/names/NAME           symbolic link to ../machines/UID: the one place where a name stands
 //	STATE_DIR/machines/UID/        lock, record.json, started, exit.json, and the machine's own disk
 //	SOCKET_DIR/owner.json          whose the directory is: the state directory's path

@@ -23,7 +23,7 @@ func (d *Dir) Trees() (sockets, root tidy.Tree) {
 // isFile says whether an entry of the state directory is a file of ours.
 func isFile(dir string, entry fs.DirEntry) bool {
 	name := entry.Name()
-	return slices.Contains([]string{"lock", versionFile + newSuffix, layoutFile, layoutFile + newSuffix}, name) || strings.HasPrefix(name, ProbePrefix)
+	return slices.Contains([]string{"lock", versionFile + newSuffix, layoutFile, layoutFile + newSuffix, subnetFile, subnetFile + newSuffix}, name) || strings.HasPrefix(name, ProbePrefix)
 }
 
 // ProbePrefix begins the names of files that say whether the state directory's can be linked elsewhere.

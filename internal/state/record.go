@@ -4,12 +4,14 @@ package state
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/firewall"
 	"github.com/tangle-network/microvm-runtime/internal/unix"
 	"github.com/tangle-network/microvm-runtime/internal/vmm"
 )
@@ -38,7 +40,11 @@ type Record struct {
 	Agent bool `json:"agent"`
 	// Jailed says that the VMM runs in a jail.
 	Jailed bool `json:"jailed"`
-	// Slot is the number of the lease; meaningful when Jailed.
+	// Address is the machine's own. Not valid where it has no network.
+	Address netip.Addr `json:"address,omitzero"`
+	// Rules are those of the Spec's policy with the numbers that the firewall knows them by, and those of policies before, whose numbers no other rule gets.
+	Rules []firewall.Rule `json:"rules,omitempty"`
+	// Slot is the number of the lease; meaningful when Jailed, or with a network.
 	Slot int `json:"slot"`
 	// JailUID and JailGID are whom the VMM runs as in its jail. 0 in records of before they were kept: Slot tells them then.
 	JailUID int `json:"jail_uid,omitempty"`

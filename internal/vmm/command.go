@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/tangle-network/microvm-runtime/internal/cgroup"
+	"github.com/tangle-network/microvm-runtime/internal/netns"
 	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
 
@@ -24,7 +25,8 @@ type Command struct {
 	Env            []string // Optional: empty, so that nothing of ours gets in.
 	Stdout, Stderr *os.File // Optional: /dev/null.
 	Cgroup         *cgroup.Leaf
-	PIDNamespace   bool // Make it the init of a new PID namespace (pid_namespaces(7)): when it ends, all in it ends.
+	Network        *netns.Namespace // It is born in this network namespace. Optional: in this process's.
+	PIDNamespace   bool             // Make it the init of a new PID namespace (pid_namespaces(7)): when it ends, all in it ends.
 }
 
 // Start starts the process in its leaf.
@@ -66,7 +68,11 @@ func (c Command) start(inCgroup bool) (*Process, error) {
 	if inCgroup {
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, c.Cgroup.FD()
 	}
-	if err := cmd.Start(); err != nil {
+	begin := cmd.Start
+	if c.Network != nil {
+		begin = func() error { return c.Network.Do(cmd.Start) }
+	}
+	if err := begin(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", c.Path, err)
 	}
 	pid := cmd.Process.Pid
