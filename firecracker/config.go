@@ -9,6 +9,7 @@ import (
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/firecracker/api"
+	"github.com/tangle-network/microvm-runtime/internal/network"
 )
 
 // config returns the plan as Firecracker takes it.
@@ -22,6 +23,11 @@ func (p plan) config() api.ConfigFile {
 	}
 	if p.initrd {
 		c.BootSource.InitrdPath = initrdPath
+	}
+	if p.network != nil {
+		c.NetworkInterfaces = []api.NetworkInterface{{
+			IfaceID: network.Interface, HostDevName: network.TAP, GuestMAC: network.GuestMAC, RxRateLimiter: limiter(p.network.receive), TxRateLimiter: limiter(p.network.transmit),
+		}}
 	}
 	for _, drive := range p.drives {
 		d := api.Drive{DriveID: drive.id, PathOnHost: drive.path, IsRootDevice: drive.root, IsReadOnly: drive.readOnly, RateLimiter: limiter(drive.limit)}
@@ -57,6 +63,9 @@ func (p plan) compare(got api.ConfigFile) error {
 		if !reflect.DeepEqual(got.Drives[i], want.Drives[i]) {
 			return differs("drives", got.Drives[i], want.Drives[i])
 		}
+	}
+	if !reflect.DeepEqual(got.NetworkInterfaces, want.NetworkInterfaces) && len(got.NetworkInterfaces)+len(want.NetworkInterfaces) > 0 {
+		return differs("network-interfaces", got.NetworkInterfaces, want.NetworkInterfaces)
 	}
 	if got.Vsock == nil || *got.Vsock != *want.Vsock {
 		return differs("vsock", got.Vsock, want.Vsock)

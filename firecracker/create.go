@@ -66,8 +66,16 @@ func (d *driver) create(ctx context.Context, name string, record *state.Record, 
 	if err := steps.Do("name", func() error { return lock.Bind(name) }, lock.Unbind); err != nil {
 		return err
 	}
-	if record.Jailed {
+	if record.Jailed || hasNetwork(&record.Spec) {
 		if err := steps.Do("slot", func() error { return d.lease(ctx, record) }, func() error { return d.unlease(ctx, record) }); err != nil {
+			return err
+		}
+	}
+	if hasNetwork(&record.Spec) {
+		if err := steps.Do("ports", func() error { return d.takePorts(ctx, record.UID, record.Spec.Network.Publish) }, func() error { return d.undoPorts(ctx, record) }); err != nil {
+			return err
+		}
+		if err := steps.Do("network", func() error { return d.makeNetwork(ctx, record) }, func() error { return d.undoNetwork(ctx, record) }); err != nil {
 			return err
 		}
 	}
@@ -115,6 +123,9 @@ func (d *driver) resolve(ctx context.Context, spec microvm.Spec) (*state.Record,
 	}
 	if err := checkGrowth(&spec); err != nil {
 		return nil, err
+	}
+	if spec.Network == nil {
+		spec.Network = &microvm.Network{None: o.Bare || o.NoNetwork}
 	}
 	record := &state.Record{UID: state.NewUID(), Phase: state.PhaseCreating, Created: time.Now().Round(0), Spec: spec, Agent: spec.Image != "", Jailed: !o.Bare}
 	if err := d.supports(ctx, planOf(record)); err != nil {
@@ -198,7 +209,10 @@ func (d *driver) lease(ctx context.Context, record *state.Record) error {
 	if err != nil {
 		return err
 	}
-	record.Slot, record.JailUID, record.JailGID = slot.Number, slot.UID, slot.GID
+	record.Slot = slot.Number
+	if record.Jailed {
+		record.JailUID, record.JailGID = slot.UID, slot.GID
+	}
 	return nil
 }
 

@@ -62,6 +62,12 @@ func (d *driver) destroy(ctx context.Context, lock *state.Lock, record *state.Re
 	if err := steps.Do("place", func() error { return d.removePlaces(record) }, nil); err != nil {
 		return err
 	}
+	if err := steps.Do("network", func() error { return d.returnNetwork(ctx, record.UID) }, nil); err != nil {
+		return err
+	}
+	if err := steps.Do("ports", func() error { return d.ports.Return(ctx, record.UID) }, nil); err != nil {
+		return err
+	}
 	if err := steps.Do("drives", func() error { return d.returnDrives(record.UID) }, nil); err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/cgroup"
 	"github.com/tangle-network/microvm-runtime/internal/journal"
 	"github.com/tangle-network/microvm-runtime/internal/loan"
+	"github.com/tangle-network/microvm-runtime/internal/publish"
 	"github.com/tangle-network/microvm-runtime/internal/slot"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 	"github.com/tangle-network/microvm-runtime/internal/store"
@@ -31,6 +32,8 @@ type driver struct {
 	binary  binary // of Firecracker
 	slots   *slot.Pool
 	loans   *loan.Book
+	ports   *publish.Book
+	hostNet hostNetwork
 	slice   *cgroup.Slice // nil where the host has no cgroup v2
 	log     *slog.Logger
 	self    *vmm.Identity // this process
@@ -48,6 +51,7 @@ var (
 	_ microvm.Driver   = (*driver)(nil)
 	_ microvm.Pauser   = (*driver)(nil)
 	_ microvm.Renamer  = (*driver)(nil)
+	_ microvm.Updater  = (*driver)(nil)
 	_ microvm.Trimmer  = (*driver)(nil)
 	_ microvm.Dialer   = (*driver)(nil)
 	_ microvm.Consoler = (*driver)(nil)
@@ -85,6 +89,10 @@ func open(options Options) (*driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	ports, err := publish.Open(filepath.Join(o.StateDir, "ports"), dir.Exists)
+	if err != nil {
+		return nil, err
+	}
 	if !o.Bare {
 		if err := checkJails(o, dir); err != nil {
 			return nil, err
@@ -105,7 +113,7 @@ func open(options Options) (*driver, error) {
 	if err := dir.FixLayout(); err != nil {
 		return nil, err
 	}
-	d := &driver{self: &self, options: o, binary: binary{path: o.Firecracker}, state: dir, store: files, slots: slots, loans: loans, slice: slice, log: o.Logger, watched: map[string]*watch{}}
+	d := &driver{self: &self, options: o, binary: binary{path: o.Firecracker}, state: dir, store: files, slots: slots, loans: loans, ports: ports, slice: slice, log: o.Logger, watched: map[string]*watch{}}
 	d.life, d.end = context.WithCancel(context.Background())
 	return d, nil
 }
@@ -235,10 +243,13 @@ const tellPatience = time.Second
 
 // tell writes an event to the journal. That it can't is logged and harms nothing: the records are the truth.
 func (d *driver) tell(record *state.Record, name string, what microvm.EventType, exit *microvm.Exit) {
-	event := microvm.Event{Time: time.Now(), Type: what, UID: record.UID, Name: name, Exit: exit, Labels: record.Spec.Labels}
+	d.note(microvm.Event{Time: time.Now(), Type: what, UID: record.UID, Name: name, Exit: exit, Labels: record.Spec.Labels})
+}
+
+func (d *driver) note(event microvm.Event) {
 	ctx, cancel := context.WithTimeout(context.Background(), tellPatience) // what is told has happened, whatever the call's context says
 	defer cancel()
 	if err := journal.Append(ctx, d.state.Journal(), event); err != nil {
-		d.log.Warn("event is lost", "event", what, "uid", record.UID, "error", err)
+		d.log.Warn("event is lost", "event", event.Type, "uid", event.UID, "error", err)
 	}
 }

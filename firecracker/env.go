@@ -4,6 +4,7 @@ package firecracker
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,6 +16,9 @@ import (
 // The ranges of the numbers; those of Spec are microvm.Spec's.
 const (
 	maxVCPUs     = 32
+	minMTU       = 576 // what every IPv4 host must take (RFC 791)
+	maxMTU       = 65535
+	maxLink      = 15 // IFNAMSIZ, less its end
 	maxMemoryMiB = 1 << 20
 	minLayerMiB  = 16
 	maxLayerMiB  = 1 << 24
@@ -44,12 +48,17 @@ func FromEnv() (*microvm.Runtime, error) {
 //	MICROVM_FIRECRACKER_ROOTFS      Rootfs       (or MICROVM_ROOTFS)
 //	MICROVM_ROOTFS_TEMPLATE_DIR     TemplateDir
 //	MICROVM_AGENT_BIN               Agent
+//	MICROVM_HELPER_BIN              HelperPath
 //	MICROVM_FIRECRACKER_VCPU        VCPUs        (or MICROVM_FIRECRACKER_VCPU_COUNT, MICROVM_VCPU)
 //	MICROVM_FIRECRACKER_MEM_MIB     MemoryMiB    (or MICROVM_MEM_MIB)
 //	MICROVM_LAYER_MIB               LayerMiB
 //	MICROVM_COMPOSE_JAILER          not Bare: 1, true, yes, on, 0, false, no or off
 //	MICROVM_JAILER_UID, _UID_COUNT  FirstUID, UIDCount
 //	MICROVM_JAILER_CGROUP_PARENT    Slice, with or without the leading slash
+//	MICROVM_COMPOSE_NETWORK         not NoNetwork
+//	MICROVM_NETWORK_SUBNET          Subnet
+//	MICROVM_NETWORK_EGRESS          Uplink
+//	MICROVM_NETWORK_MTU             MTU
 func OptionsFromEnv(lookup func(string) (string, bool)) (Options, error) {
 	e := environment{lookup: lookup}
 	o := Options{
@@ -64,6 +73,7 @@ func OptionsFromEnv(lookup func(string) (string, bool)) (Options, error) {
 		Rootfs:      e.path("MICROVM_FIRECRACKER_ROOTFS", "MICROVM_ROOTFS"),
 		TemplateDir: e.path("MICROVM_ROOTFS_TEMPLATE_DIR"),
 		Agent:       e.path("MICROVM_AGENT_BIN"),
+		HelperPath:  e.path("MICROVM_HELPER_BIN"),
 		VCPUs:       e.number(1, maxVCPUs, "MICROVM_FIRECRACKER_VCPU", "MICROVM_FIRECRACKER_VCPU_COUNT", "MICROVM_VCPU"),
 		MemoryMiB:   e.number(1, maxMemoryMiB, "MICROVM_FIRECRACKER_MEM_MIB", "MICROVM_MEM_MIB"),
 		LayerMiB:    e.number(minLayerMiB, maxLayerMiB, "MICROVM_LAYER_MIB"),
@@ -71,6 +81,10 @@ func OptionsFromEnv(lookup func(string) (string, bool)) (Options, error) {
 		FirstUID:    e.number(1, maxUID, "MICROVM_JAILER_UID"),
 		UIDCount:    e.number(1, maxUID, "MICROVM_JAILER_UID_COUNT"),
 		Slice:       e.slice("MICROVM_JAILER_CGROUP_PARENT"),
+		NoNetwork:   !e.truth(true, "MICROVM_COMPOSE_NETWORK"),
+		Subnet:      e.subnet("MICROVM_NETWORK_SUBNET"),
+		Uplink:      e.link("MICROVM_NETWORK_EGRESS"),
+		MTU:         e.number(minMTU, maxMTU, "MICROVM_NETWORK_MTU"),
 	}
 	return o, e.err
 }
@@ -110,6 +124,29 @@ func (e *environment) slice(names ...string) string {
 		e.bad(name, value, "must be the path of a cgroup")
 	}
 	return path
+}
+
+// subnet returns an IPv4 network; bits beyond its prefix, as the crate's users may write them, are cleared.
+func (e *environment) subnet(names ...string) netip.Prefix {
+	name, value := e.first(names)
+	if name == "" {
+		return netip.Prefix{}
+	}
+	prefix, err := netip.ParsePrefix(value)
+	if err != nil || !prefix.Addr().Is4() {
+		e.bad(name, value, "must be an IPv4 network such as 10.64.0.0/18")
+		return netip.Prefix{}
+	}
+	return prefix.Masked()
+}
+
+// link returns the name of a network interface.
+func (e *environment) link(names ...string) string {
+	name, value := e.first(names)
+	if len(value) > maxLink || strings.ContainsAny(value, "/ \t\n:") {
+		e.bad(name, value, "must be the name of a network interface")
+	}
+	return value
 }
 
 func (e *environment) number(least, most int, names ...string) int {

@@ -5,6 +5,7 @@ package firecracker
 import (
 	"errors"
 	"maps"
+	"net/netip"
 	"os"
 	"reflect"
 	"regexp"
@@ -35,6 +36,7 @@ var variables = map[string]struct {
 	"MICROVM_ROOTFS":                 {"/srv/root.ext4", "root.ext4", Options{Rootfs: "/srv/root.ext4"}},
 	"MICROVM_ROOTFS_TEMPLATE_DIR":    {"/srv/stacks", "stacks", Options{TemplateDir: "/srv/stacks"}},
 	"MICROVM_AGENT_BIN":              {"/opt/agent", "agent", Options{Agent: "/opt/agent"}},
+	"MICROVM_HELPER_BIN":             {"/usr/bin/microvm", "microvm", Options{HelperPath: "/usr/bin/microvm"}},
 	"MICROVM_FIRECRACKER_VCPU":       {"4", "0", Options{VCPUs: 4}},
 	"MICROVM_FIRECRACKER_VCPU_COUNT": {"32", "33", Options{VCPUs: 32}},
 	"MICROVM_VCPU":                   {"1", "one", Options{VCPUs: 1}},
@@ -44,6 +46,10 @@ var variables = map[string]struct {
 	"MICROVM_COMPOSE_JAILER":         {"0", "perhaps", Options{Bare: true}},
 	"MICROVM_JAILER_UID":             {"70000", "0", Options{FirstUID: 70000}},
 	"MICROVM_JAILER_UID_COUNT":       {"100", "99999999999999999999", Options{UIDCount: 100}},
+	"MICROVM_COMPOSE_NETWORK":        {"off", "maybe", Options{NoNetwork: true}},
+	"MICROVM_NETWORK_SUBNET":         {"172.30.0.1/24", "172.30.0.0", Options{Subnet: netip.MustParsePrefix("172.30.0.0/24")}},
+	"MICROVM_NETWORK_EGRESS":         {"eth0", "an interface of more than 15 bytes", Options{Uplink: "eth0"}},
+	"MICROVM_NETWORK_MTU":            {"1400", "70000", Options{MTU: 1400}},
 	"MICROVM_JAILER_CGROUP_PARENT":   {"microvm.slice", "../microvm.slice", Options{Slice: "/microvm.slice"}},
 }
 

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/netns"
 	"github.com/tangle-network/microvm-runtime/internal/testing/fakevmm"
 	"github.com/tangle-network/microvm-runtime/internal/testing/leak"
 )
@@ -23,6 +24,7 @@ import (
 const childEnv = "MICROVM_TEST_CHILD"
 
 func TestMain(m *testing.M) {
+	Helper()
 	if fakevmm.Invoked() {
 		fakevmm.Main()
 	}
@@ -50,15 +52,20 @@ type order struct {
 type childOptions struct {
 	Firecracker, Jailer, StateDir, SocketDir, JailDir, Kernel, Slice string
 	Bare                                                             bool
+	Host                                                             string // Path of the network namespace that stands for the host's.
 }
 
 func childOptionsOf(o Options) childOptions {
-	return childOptions{o.Firecracker, o.Jailer, o.StateDir, o.SocketDir, o.JailDir, o.Kernel, o.Slice, o.Bare}
+	return childOptions{o.Firecracker, o.Jailer, o.StateDir, o.SocketDir, o.JailDir, o.Kernel, o.Slice, o.Bare, o.hostNet.Path()}
 }
 
 func (c childOptions) options() Options {
+	host, err := netns.Open(c.Host)
+	if err != nil {
+		panic(err)
+	}
 	return Options{Firecracker: c.Firecracker, Jailer: c.Jailer, StateDir: c.StateDir, SocketDir: c.SocketDir, JailDir: c.JailDir,
-		Kernel: c.Kernel, Slice: c.Slice, Bare: c.Bare, MemoryMiB: 128}
+		Kernel: c.Kernel, Slice: c.Slice, Bare: c.Bare, MemoryMiB: 128, hostNet: host}
 }
 
 // child returns the process that carries out an order.

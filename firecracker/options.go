@@ -5,9 +5,13 @@ package firecracker
 import (
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
+	"strings"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/netns"
+	"github.com/tangle-network/microvm-runtime/internal/network"
 )
 
 // Options say where the driver finds its parts and keeps its state, and what a Spec's zero fields mean. The zero value of each field is its default.
@@ -40,10 +44,20 @@ type Options struct {
 	// Slice is the cgroup v2 under which each VMM has a leaf of its own, as a path from the hierarchy's root. Optional: /microvm.slice.
 	Slice string
 
+	// NoNetwork gives machines whose Spec.Network is nil no network interface, as Bare does anyway. Otherwise they get one that lets nothing out and nothing in.
+	NoNetwork bool
+	// Subnet is the IPv4 network of the machines' addresses, /8 to /28, one address for each machine; it must overlap no route of the host's. What it was first stays, for a state directory
+	// that has machines. Optional: a /18 that is free.
+	Subnet     netip.Prefix
+	Uplink     string // The host's interface to the outside. Optional: whichever the host's routes lead to.
+	HelperPath string // A program whose main calls Helper, such as `microvm`. Optional: this one, if its main does.
+	MTU        int    // Of the machines' network, in bytes, 576 to 65535. Optional: the uplink's.
+
 	Limits Limits       // Optional: none.
 	Logger *slog.Logger // Optional: silent.
 
-	hook func(point string) error // injects faults into steps; set by tests
+	hook    func(point string) error // injects faults into steps; set by tests
+	hostNet *netns.Namespace         // stands for the host's; set by tests
 }
 
 // Limits bound what all machines of a state directory have together. Create answers microvm.ErrExhausted beyond them. Zero is no limit.
@@ -106,7 +120,7 @@ func (o *Options) check() error {
 	for _, path := range []struct{ field, value string }{
 		{"Firecracker", o.Firecracker}, {"Jailer", o.Jailer}, {"StateDir", o.StateDir}, {"SocketDir", o.SocketDir},
 		{"JailDir", o.JailDir}, {"Kernel", o.Kernel}, {"Modules", o.Modules}, {"Image", o.Image}, {"Rootfs", o.Rootfs}, {"TemplateDir", o.TemplateDir},
-		{"Agent", o.Agent}, {"Slice", o.Slice},
+		{"Agent", o.Agent}, {"HelperPath", o.HelperPath}, {"Slice", o.Slice},
 	} {
 		if path.value != "" && (!filepath.IsAbs(path.value) || filepath.Clean(path.value) != path.value) {
 			return badOption(path.field, path.value, "must be a clean absolute path")
@@ -120,6 +134,17 @@ func (o *Options) check() error {
 	}
 	if o.Limits.VMs < 0 || o.Limits.MemoryMiB < 0 || o.Limits.DiskMiB < 0 {
 		return badOption("Limits", o.Limits, "must not be negative")
+	}
+	if o.MTU != 0 && (o.MTU < minMTU || o.MTU > maxMTU) {
+		return badOption("MTU", o.MTU, fmt.Sprintf("must be %d to %d, or 0 for the uplink's", minMTU, maxMTU))
+	}
+	if len(o.Uplink) > maxLink || strings.ContainsAny(o.Uplink, "/ \t\n:") {
+		return badOption("Uplink", o.Uplink, "must be the name of a network interface")
+	}
+	if o.Subnet.IsValid() {
+		if err := network.CheckSubnet(o.Subnet); err != nil {
+			return badOption("Subnet", o.Subnet, err.Error())
+		}
 	}
 	defaults := microvm.Spec{VCPUs: o.VCPUs, MemoryMiB: o.MemoryMiB, LayerMiB: o.LayerMiB}
 	if err := defaults.Validate(); err != nil {

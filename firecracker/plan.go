@@ -8,6 +8,7 @@ import (
 	"runtime"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/network"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 )
 
@@ -36,6 +37,7 @@ type plan struct {
 	initrd           bool
 	kernelArgs       string
 	drives           []plannedDrive
+	network          *plannedNetwork // nil where the machine has none
 }
 
 type plannedDrive struct {
@@ -45,8 +47,15 @@ type plannedDrive struct {
 	limit          *microvm.RateLimit
 }
 
+type plannedNetwork struct {
+	receive, transmit *microvm.RateLimit
+}
+
 func planOf(r *state.Record) plan {
-	p := plan{vcpus: r.Spec.VCPUs, memoryMiB: r.Spec.MemoryMiB, initrd: r.Files.Initrd != "", kernelArgs: kernelArgs(&r.Spec)}
+	p := plan{vcpus: r.Spec.VCPUs, memoryMiB: r.Spec.MemoryMiB, initrd: r.Files.Initrd != "", kernelArgs: kernelArgs(r)}
+	if hasNetwork(&r.Spec) {
+		p.network = &plannedNetwork{receive: r.Spec.Network.Receive, transmit: r.Spec.Network.Transmit}
+	}
 	switch {
 	case r.Agent && r.Spec.LayerInMemory:
 		p.drives = []plannedDrive{{id: baseDrive, path: basePath, readOnly: true}}
@@ -75,13 +84,17 @@ func drivePath(i int) string { return fmt.Sprint("drive-", i) }
 
 // kernelArgs returns the kernel's command line. A reset is the one thing by which a guest ends its VMM, hence reboot=k and panic=1. The
 // keyboard stays (no i8042.nokbd): Ctrl-Alt-Del comes through it.
-func kernelArgs(spec *microvm.Spec) string {
+func kernelArgs(r *state.Record) string {
+	spec := &r.Spec
 	args := "console=ttyS0 reboot=k panic=1 pci=off quiet loglevel=1 i8042.noaux"
 	if runtime.GOARCH == "arm64" {
 		args = "console=ttyS0 keep_bootcon reboot=k panic=1 pci=off quiet loglevel=1"
 	}
 	if spec.LayerInMemory {
 		args += " " + layerInMemory
+	}
+	if hasNetwork(spec) && !r.Agent { // a kernel with CONFIG_IP_PNP needs no program for its address
+		args += " " + network.KernelArg
 	}
 	if spec.KernelArgs != "" {
 		args += " " + spec.KernelArgs

@@ -11,9 +11,11 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/tangle-network/microvm-runtime/internal/guard"
 	"github.com/tangle-network/microvm-runtime/internal/imagestore"
 	"github.com/tangle-network/microvm-runtime/internal/kernels"
 	"github.com/tangle-network/microvm-runtime/internal/loan"
+	"github.com/tangle-network/microvm-runtime/internal/publish"
 	"github.com/tangle-network/microvm-runtime/internal/slot"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 	"github.com/tangle-network/microvm-runtime/internal/store"
@@ -41,6 +43,9 @@ func Purge(ctx context.Context, options Options) (p Purged, err error) {
 		return p, fmt.Errorf("purge: %w", err)
 	}
 	if _, err := d.collect(ctx); err != nil {
+		return p, fmt.Errorf("purge: %w", err)
+	}
+	if err := d.removeNetwork(ctx); err != nil {
 		return p, fmt.Errorf("purge: %w", err)
 	}
 	if d.slice != nil {
@@ -82,7 +87,8 @@ func (p *Purged) machines(ctx context.Context, d *driver) error {
 // trees say what the options' directories hold of ours.
 func (d *driver) trees() []tidy.Tree {
 	sockets, root := d.state.Trees()
-	root.Below = append(root.Below, store.Tree("store"), slot.Tree("slots"), loan.Tree("loans"), kernels.Tree("kernels"), imagestore.Tree("images"))
+	sockets.Below = append(sockets.Below, guard.Tree(guardDir))
+	root.Below = append(root.Below, store.Tree("store"), slot.Tree("slots"), loan.Tree("loans"), publish.Tree("ports"), kernels.Tree("kernels"), imagestore.Tree("images"))
 	jails := tidy.Tree{Dir: d.options.JailDir, Ours: isProbe}
 	own := filepath.Dir(jails.Dir) == d.options.StateDir // else it is the administrator's, and may hold others' jails: those of our machines are gone already
 	entries, _ := os.ReadDir(jails.Dir)

@@ -135,6 +135,7 @@ func (r *rig) census() inventory.Census {
 	for _, item := range census {
 		path := item.Name
 		own := strings.HasPrefix(path, filepath.Join(r.options.StateDir, "store")) || strings.HasPrefix(path, filepath.Join(r.options.SocketDir, ".run")) ||
+			strings.HasPrefix(path, filepath.Join(r.options.SocketDir, networkDir)) || path == filepath.Join(r.options.StateDir, "subnet.json") || // slots stay made, for the next
 			path == filepath.Join(r.options.StateDir, "slots", "free") || path == filepath.Join(r.options.StateDir, "slots", "lock") ||
 			path == filepath.Join(r.options.StateDir, "jails", filepath.Base(r.options.Firecracker))
 		if !own {

@@ -10,6 +10,7 @@ import (
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/cgroup"
+	"github.com/tangle-network/microvm-runtime/internal/netns"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 	"github.com/tangle-network/microvm-runtime/internal/step"
 	"github.com/tangle-network/microvm-runtime/internal/vmm"
@@ -69,6 +70,7 @@ type boot struct {
 	steps   *step.Sequence
 	state   state.Run
 	leaf    *cgroup.Leaf
+	network *netns.Namespace // nil where the machine has none
 	process *vmm.Process
 	output  *output
 }
@@ -79,6 +81,7 @@ func (b *boot) run(ctx context.Context) (err error) {
 	b.state = state.Run{State: microvm.StateRunning, Started: time.Now().Round(0), Starter: b.driver.self}
 	defer b.closeOutput()
 	defer b.closeLeaf()
+	defer func() { b.network.Close() }()
 	defer b.steps.End(&err)
 
 	if err := b.steps.Do("record", b.begin, b.unbegin); err != nil {
@@ -92,6 +95,11 @@ func (b *boot) run(ctx context.Context) (err error) {
 	}
 	if b.driver.slice != nil {
 		if err := b.steps.Do("cgroup", b.makeLeaf, b.removeLeaf); err != nil {
+			return err
+		}
+	}
+	if hasNetwork(&b.record.Spec) {
+		if err := b.steps.Do("network", func() error { return b.enterNetwork(ctx) }, nil); err != nil {
 			return err
 		}
 	}
@@ -133,9 +141,14 @@ func (b *boot) closeLeaf() {
 	}
 }
 
+func (b *boot) enterNetwork(ctx context.Context) (err error) {
+	b.network, err = b.driver.enterNetwork(ctx, b.record)
+	return err
+}
+
 func (b *boot) spawn() (err error) {
 	command := b.place.command()
-	command.Cgroup = b.leaf
+	command.Cgroup, command.Network = b.leaf, b.network
 	command.Stdout, command.Stderr = b.output.console, b.output.stderr
 	b.process, err = vmm.Start(command)
 	return err

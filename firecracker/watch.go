@@ -42,6 +42,7 @@ func (d *driver) watch(uid string, process *vmm.Process) (*vmm.Process, error) {
 	d.watched[uid] = w
 	d.calls.Go(func() { d.drain(uid, w) })
 	d.calls.Go(func() { d.keep(uid, w) })
+	d.calls.Go(func() { d.tellDenied(uid, w) })
 	return process, nil
 }
 

@@ -1,0 +1,107 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/cgroup"
+	"github.com/tangle-network/microvm-runtime/internal/guard"
+	"github.com/tangle-network/microvm-runtime/internal/helper"
+	"github.com/tangle-network/microvm-runtime/internal/network"
+	"github.com/tangle-network/microvm-runtime/internal/state"
+)
+
+// Helper serves, and never returns, where this process was started as a helper: by a driver, with this program. It must be the first call of a program's main. Otherwise it
+// does nothing but note that this program can be its own helper.
+//
+// A machine whose policy has names needs one for each state directory, which answers them. It lives on when the driver is gone, and ends when no machine needs it.
+func Helper() { helper.Main(guard.Kind()) }
+
+const guardDir = "guard" // below the socket directory
+
+func (d *driver) guardPath() string { return filepath.Join(d.options.SocketDir, guardDir) }
+
+// setGuard tells the guard a machine's policy, and sees to it that one lives where the policy has names.
+func (d *driver) setGuard(ctx context.Context, n *network.Network, slot *network.Slot, record *state.Record) error {
+	entry := guard.Entry{
+		UID: record.UID, Address: slot.Addresses.Slot, Namespace: slot.Namespace, Rules: record.Rules, VerifySNI: record.Spec.Network.Egress.VerifySNI,
+	}
+	if !entry.Needed() {
+		return d.leaveGuard(ctx, entry)
+	}
+	if err := guard.Write(d.guardPath(), entry); err != nil {
+		return err
+	}
+	if err := d.startGuard(ctx, n); err != nil {
+		return fmt.Errorf("the policy has names: %w", err)
+	}
+	return guard.Client{Dir: d.guardPath()}.Sync(ctx, entry.Address)
+}
+
+func (d *driver) startGuard(ctx context.Context, n *network.Network) error {
+	var leaf *cgroup.Leaf
+	if lives, err := guard.Lives(d.guardPath()); err != nil {
+		return err
+	} else if !lives && d.slice != nil {
+		if leaf, err = d.slice.NewLeaf(guardDir); err != nil {
+			return err
+		}
+		defer leaf.Close()
+	}
+	info := n.Info()
+	err := guard.Start(ctx, d.guardPath(), d.options.HelperPath, leaf, guard.Setting{Hub: n.HubPath(), Address: info.Hub, Subnet: info.Subnet})
+	if err != nil && leaf != nil {
+		err = errors.Join(err, leaf.Remove())
+	}
+	return err
+}
+
+// leaveGuard takes a machine from the guard. One that lives must have heard it: it would open addresses for who has the slot next.
+func (d *driver) leaveGuard(ctx context.Context, entry guard.Entry) error {
+	if err := guard.Remove(d.guardPath(), entry.Address); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(d.guardPath()); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	lives, err := guard.Lives(d.guardPath())
+	if err != nil || !lives {
+		return err
+	}
+	return guard.Client{Dir: d.guardPath()}.Sync(ctx, entry.Address)
+}
+
+// deniedNames are the names that were denied to a machine, as far as a guard lives that knows them.
+func (d *driver) deniedNames(ctx context.Context, record *state.Record) []microvm.DeniedFlow {
+	names, err := guard.Client{Dir: d.guardPath()}.Denied(ctx, record.Address)
+	if err != nil {
+		return nil
+	}
+	var denied []microvm.DeniedFlow
+	for name, times := range names {
+		denied = append(denied, microvm.DeniedFlow{Name: name, Packets: times})
+	}
+	return denied
+}
+
+// removeGuard ends the guard. No machine may be left.
+func (d *driver) removeGuard(ctx context.Context) error {
+	if _, err := os.Lstat(d.guardPath()); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err := guard.Stop(ctx, d.guardPath()); err != nil {
+		return err
+	}
+	if d.slice != nil {
+		if leaf, err := d.slice.Leaf(guardDir); err == nil {
+			return errors.Join(leaf.Remove(), leaf.Close())
+		}
+	}
+	return nil
+}
