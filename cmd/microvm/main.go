@@ -17,9 +17,12 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tangle-network/microvm-runtime/firecracker"
 )
 
 func main() {
+	firecracker.Helper()
 	ctx, stop := untilSignal(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:])
 	stop()
@@ -43,7 +46,7 @@ func run(ctx context.Context, args []string) int {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(createCommand(), startCommand(), execCommand(), copyCommand(), attachCommand(), processesCommand(), runCommand(),
 		forwardCommand(), envCommand(), secretCommand(), stopCommand(), pauseCommand(), resumeCommand(),
-		renameCommand(), trimCommand(), destroyCommand(), listCommand(), inspectCommand(), consoleCommand(), waitCommand(), eventsCommand(),
+		renameCommand(), updateCommand(), policyCommand(), trimCommand(), destroyCommand(), listCommand(), inspectCommand(), consoleCommand(), waitCommand(), eventsCommand(),
 		doctorCommand(), kernelCommand(), imageCommand(), purgeCommand(), setupCommand())
 	root.AddCommand(dockerNames()...)
 	root.SetArgs(args)

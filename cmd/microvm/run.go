@@ -141,6 +141,9 @@ func (f *runFlags) execute(ctx context.Context, vm *microvm.VM, volumes []volume
 		}
 	}
 	err := f.exec.run(ctx, vm, args)
+	if !f.exec.detach {
+		tellDenied(ctx, vm)
+	}
 	for _, v := range volumes {
 		if v.back && ctx.Err() == nil {
 			err = errors.Join(err, v.get(ctx, vm))

@@ -19,6 +19,7 @@ type specFlags struct {
 	limit  string
 	drives []string
 	labels []string
+	net    netFlags
 }
 
 func (f *specFlags) add(flags *pflag.FlagSet) {
@@ -38,6 +39,7 @@ func (f *specFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.limit, "disk-limit", "", limitUsage)
 	flags.StringArrayVar(&f.drives, "drive", nil, driveUsage)
 	flags.StringArrayVarP(&f.labels, "label", "l", nil, "KEY=VALUE, repeatable")
+	f.net.add(flags)
 }
 
 // make returns the spec; paths are made absolute, as the shell's user means them.
@@ -67,8 +69,11 @@ func (f *specFlags) make() (microvm.Spec, error) {
 		}
 		spec.Drives = append(spec.Drives, drive)
 	}
-	labels, err := pairs(f.labels)
-	spec.Labels = labels
+	var err error
+	if spec.Network, err = f.net.make(); err != nil {
+		return spec, err
+	}
+	spec.Labels, err = pairs(f.labels)
 	return spec, err
 }
 
