@@ -35,7 +35,7 @@ func checkNetwork(_ context.Context, h host, o firecracker.Options) []Finding {
 
 // networkOptions say which network is the driver's.
 func networkOptions(o firecracker.Options) network.Options {
-	return network.Options{Dir: filepath.Join(o.SocketDir, "network"), ID: network.ID(o.StateDir)}
+	return network.Options{Dir: filepath.Join(o.SocketDir, "network"), ID: network.ID(o.StateDir), Subnet: o.Subnet, Uplink: o.Uplink, MTU: o.MTU}
 }
 
 func checkUplink(v network.View) Finding {
