@@ -40,7 +40,7 @@
 //
 // A guest may ask DNS of others than its resolver only where a rule allows this flow as any other. It learns addresses then that no name rule has opened: they stay closed.
 // The same is true of DNS over TLS (port 853), and of DNS over HTTPS to an address or an allowed name. QUIC, which is udp to port 443, passes where udp is allowed, and
-// VerifySNI does not look into it: with VerifySNI give name rules tcp and a port, and a name rule that would let other protocols in by itself is still as wide as it reads.
+// VerifySNI does not look into it: with VerifySNI a name rule without a protocol is for TCP only, and one that says udp or icmp is still as wide as it reads.
 //
 // Resolving works for every name of a rule, whatever its protocol and ports. IPv6 is dropped, so no rule can open it.
 package egress

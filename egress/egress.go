@@ -13,7 +13,7 @@ const MaxRules = 256
 type Policy struct {
 	Rules []Rule `json:"rules,omitempty"` // At most [MaxRules], all different. A flow that none of them allows is denied.
 	// VerifySNI is the lock for HTTPS: a flow of TLS on TCP that a name rule allows must ask, by SNI, for a name that a rule allows.
-	// A flow that a CIDR rule allows is not looked into. Optional.
+	// A flow that a CIDR rule allows is not looked into. Of what is not TCP no name can be seen: a name rule without a protocol is for TCP only then. Optional.
 	VerifySNI bool `json:"verify_sni,omitempty"`
 }
 
@@ -49,6 +49,9 @@ type Flow struct {
 // Decide says whether the policy allows a flow, and which rule does: the index of the first one that does, -1 when it is denied. The policy must be valid.
 func (p Policy) Decide(flow Flow) (rule int, ok bool) {
 	for i, r := range p.Rules {
+		if p.VerifySNI && r.Name != "" && r.Protocol == Any && flow.Protocol != TCP {
+			continue
+		}
 		if r.allows(flow) {
 			return i, true
 		}

@@ -382,6 +382,31 @@ func TestReservedRangesDontOverlap(t *testing.T) {
 	}
 }
 
+func TestVerifySNILeavesTCPToNames(t *testing.T) {
+	names := egress.Policy{Rules: []egress.Rule{parse(t, "example.com"), parse(t, "udp:example.com:53"), parse(t, "192.0.2.0/24")}}
+	locked := egress.Policy{Rules: names.Rules, VerifySNI: true}
+	for _, test := range []struct {
+		protocol     egress.Protocol
+		address      string
+		port         uint16
+		open, closed int
+	}{
+		{egress.TCP, "198.41.0.4", 443, 0, 0},
+		{egress.UDP, "198.41.0.4", 443, 0, -1},
+		{egress.UDP, "198.41.0.4", 53, 0, 1},
+		{egress.ICMP, "198.41.0.4", 0, 0, -1},
+		{egress.UDP, "192.0.2.7", 443, 2, 2},
+	} {
+		flow := egress.Flow{Protocol: test.protocol, Address: netip.MustParseAddr(test.address), Port: test.port, Name: "example.com"}
+		if got, _ := names.Decide(flow); got != test.open {
+			t.Errorf("%+v: rule %d, want %d", flow, got, test.open)
+		}
+		if got, _ := locked.Decide(flow); got != test.closed {
+			t.Errorf("%+v with VerifySNI: rule %d, want %d", flow, got, test.closed)
+		}
+	}
+}
+
 func TestJSON(t *testing.T) {
 	policy := egress.Policy{Rules: []egress.Rule{parse(t, "example.com:443"), parse(t, "10.0.0.0/8")}, VerifySNI: true}
 	const want = `{"rules":["example.com:443","10.0.0.0/8"],"verify_sni":true}`
