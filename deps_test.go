@@ -27,10 +27,11 @@ var allowed = map[string][]string{
 	"./image": {"github.com/google/go-containerregistry", "github.com/docker/cli/cli/config", "github.com/docker/docker-credential-helpers", "github.com/opencontainers/go-digest",
 		"github.com/klauspost/compress", "golang.org/x/sync", "github.com/Microsoft/hcsshim", "github.com/Microsoft/go-winio", "github.com/sirupsen/logrus", "golang.org/x/sys",
 		"github.com/pkg/errors", "github.com/containerd", "go.opentelemetry.io", "github.com/go-logr", "google.golang.org", "github.com/cespare/xxhash"},
-	"./firecracker":         {"golang.org/x/sys", "github.com/klauspost/compress", "github.com/pierrec/lz4", "github.com/therootcompany/xz"},
+	"./firecracker": {"golang.org/x/sys", "github.com/klauspost/compress", "github.com/pierrec/lz4", "github.com/therootcompany/xz", "github.com/vishvananda/netlink", "github.com/vishvananda/netns",
+		"github.com/google/nftables", "github.com/mdlayher/netlink", "github.com/mdlayher/socket", "github.com/miekg/dns", "golang.org/x/net", "golang.org/x/sync"},
 	"./internal/imagestore": {"golang.org/x/sys"}, // package firecracker finds images by it
 	"./doctor": {"golang.org/x/sys", "github.com/klauspost/compress", "github.com/pierrec/lz4", "github.com/therootcompany/xz", "github.com/vishvananda/netlink", "github.com/vishvananda/netns",
-		"github.com/google/nftables", "github.com/mdlayher/netlink", "github.com/mdlayher/socket", "golang.org/x/net/bpf", "golang.org/x/sync/errgroup"},
+		"github.com/google/nftables", "github.com/mdlayher/netlink", "github.com/mdlayher/socket", "github.com/miekg/dns", "golang.org/x/net", "golang.org/x/sync"},
 }
 
 func TestPackagesLinkOnlyWhatTheyMay(t *testing.T) {

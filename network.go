@@ -100,10 +100,8 @@ func (n *Network) checkPorts() *FieldError {
 		if reason := port.bad(); reason != "" {
 			return bad("Network.Publish", i, fmt.Sprintf("port %d %s", i, reason))
 		}
-		for _, other := range n.Publish[:i] {
-			if port.clashes(other) {
-				return bad("Network.Publish", i, fmt.Sprintf("port %d is another one too", i))
-			}
+		if slices.ContainsFunc(n.Publish[:i], port.clashes) {
+			return bad("Network.Publish", i, fmt.Sprintf("port %d is another one too", i))
 		}
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -163,7 +164,7 @@ func (d *driver) setRules(ctx context.Context, n *network.Network, slot *network
 	return d.setGuard(ctx, n, slot, record)
 }
 
-// publishPorts leads the host's ports to a machine, and no other any more.
+// publishPorts leads the host's ports to a machine, and no other any more, and admits it to those of the host's addresses that its policy names.
 func publishPorts(n *network.Network, slot *network.Slot, record *state.Record) error {
 	host, err := n.Firewall()
 	if err != nil {
@@ -182,10 +183,27 @@ func publishPorts(n *network.Network, slot *network.Slot, record *state.Record) 
 			Address: port.Host.Addr(), Protocol: port.Protocol, Port: port.Host.Port(), To: netip.AddrPortFrom(slot.Addresses.Slot, port.Guest),
 		})
 	}
-	if len(list) == 0 {
-		return nil
+	if len(list) > 0 {
+		if err := host.Publish(list...); err != nil {
+			return err
+		}
 	}
-	return host.Publish(list...)
+	admitted, err := namedOf(n, record.Rules)
+	if err != nil {
+		return err
+	}
+	return host.Admit(slot.Addresses.Slot, admitted...)
+}
+
+// namedOf returns which of the host's own addresses rules name.
+func namedOf(n *network.Network, rules []firewall.Rule) (named []netip.Addr, err error) {
+	own, err := n.HostAddresses()
+	for _, address := range own {
+		if slices.ContainsFunc(rules, func(r firewall.Rule) bool { return r.Name == "" && r.MatchAddress(address, true) }) {
+			named = append(named, address)
+		}
+	}
+	return named, err
 }
 
 func ruleConfig(n *network.Network, slot *network.Slot, record *state.Record) (firewall.Config, error) {

@@ -77,7 +77,11 @@ func (n *Network) routes() error {
 	}
 	return in(n.options.Host, func(h *netlink.Handle) error {
 		name := n.options.linkName()
-		if err := set(append(careful(name), [2]string{"ipv6/conf/" + name + "/disable_ipv6", "1"})); err != nil {
+		own := [][2]string{
+			{"ipv6/conf/" + name + "/disable_ipv6", "1"},
+			{"ipv4/conf/" + name + "/route_localnet", "1"}, // what is published at 127.0.0.1 leaves by this link
+		}
+		if err := set(append(careful(name), own...)); err != nil {
 			return err
 		}
 		if err := n.hostEnd().raise(h); err != nil {
