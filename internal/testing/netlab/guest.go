@@ -212,14 +212,16 @@ func (g *Guest) Look(network string, resolver netip.AddrPort, name string, kind 
 
 // Get fetches a URL, http or https, from an address: the host of the URL is what is asked for there, by Host and SNI.
 func (g *Guest) Get(url string, from netip.Addr, patience time.Duration) (string, error) {
-	dialer := func(_ context.Context, network, address string) (net.Conn, error) {
-		_, port, err := net.SplitHostPort(address)
-		if err != nil {
-			return nil, err
-		}
-		return g.Dial(network, net.JoinHostPort(from.String(), port), patience)
+	port := "80"
+	if strings.HasPrefix(url, "https:") {
+		port = "443"
 	}
-	c := client(dialer, g.lab.certs.pool)
+	conn, err := g.Dial("tcp", net.JoinHostPort(from.String(), port), patience) // beforehand: a client that gives up goes on dialling
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	c := client(func(context.Context, string, string) (net.Conn, error) { return conn, nil }, g.lab.certs.pool)
 	c.Timeout = patience
 	response, err := c.Get(url)
 	if err != nil {
