@@ -57,7 +57,7 @@ func ends(n int, err error) func(Options) error {
 
 func stood(console string) *haltError { return &haltError{reason: "it stood still", console: console} }
 
-// TestAgain: what a lab had not ended that stood still runs in a second one, and never what had ended, however it did.
+// TestAgain: what a lab had not ended that stood still runs in a fresh one, a job in three at the most, and never what had ended, however it did.
 func TestAgain(t *testing.T) {
 	overran := &haltError{reason: "b overran", overran: true}
 	broken := errors.New("the disk is full")
@@ -78,10 +78,20 @@ func TestAgain(t *testing.T) {
 			runs: []func(Options) error{ends(1, stood("")), ends(2, nil)}, jobs: "[[a b c] [b c]]",
 			told: "[0 exit 1 1 it stood still; it runs once more 1 exit 1 2 exit 0]",
 		},
-		"twice": {
-			runs: []func(Options) error{ends(1, stood("one")), ends(1, stood("two"))}, jobs: "[[a b c] [b c]]",
-			told: "[0 exit 1 1 it stood still; it runs once more 1 exit 1]",
-			want: []string{"in the second lab: it stood still; the last lines of its console:\ntwo", "in the first: it stood still; the last lines of its console:\none"},
+		"twice in one job": {
+			runs: []func(Options) error{ends(1, stood("")), ends(0, stood("")), ends(2, nil)}, jobs: "[[a b c] [b c] [b c]]",
+			told: "[0 exit 1 1 it stood still; it runs once more 1 it stood still; it runs once more 1 exit 1 2 exit 0]",
+		},
+		"three times in one job": {
+			runs: []func(Options) error{ends(1, stood("one")), ends(0, stood("two")), ends(0, stood("three"))}, jobs: "[[a b c] [b c] [b c]]",
+			told: "[0 exit 1 1 it stood still; it runs once more 1 it stood still; it runs once more]",
+			want: []string{"in 3 labs, one behind the other; in the last: it stood still; the last lines of its console:\nthree"},
+		},
+		"twice in each job": {
+			runs: []func(Options) error{ends(0, stood("")), ends(0, stood("")), ends(1, stood("")), ends(0, stood("")), ends(1, stood("")), ends(0, stood("")), ends(1, nil)},
+			jobs: "[[a b c] [a b c] [a b c] [b c] [b c] [c] [c]]",
+			told: "[0 it stood still; it runs once more 0 it stood still; it runs once more 0 exit 1 1 it stood still; it runs once more 1 it stood still; it runs once more" +
+				" 1 exit 1 2 it stood still; it runs once more 2 it stood still; it runs once more 2 exit 1]",
 		},
 		"when all is done": {
 			runs: []func(Options) error{ends(3, stood(""))}, jobs: "[[a b c]]",
@@ -90,6 +100,16 @@ func TestAgain(t *testing.T) {
 		"a job overruns": {
 			runs: []func(Options) error{ends(2, overran), ends(1, nil)}, jobs: "[[a b c] [c]]",
 			told: "[0 exit 1 1 exit 0 2 b overran; the others run in a fresh lab 2 exit 1]", want: []string{"b overran"},
+		},
+		"each job overruns": {
+			runs: []func(Options) error{ends(1, overran), ends(1, overran), ends(1, overran)}, jobs: "[[a b c] [b c] [c]]",
+			told: "[0 exit 1 1 b overran; the others run in a fresh lab 1 exit 1 2 b overran; the others run in a fresh lab 2 exit 1 3 b overran; nothing is left to run]",
+			want: []string{"b overran"},
+		},
+		"a job overruns, and then a lab is lost three times": {
+			runs: []func(Options) error{ends(2, overran), ends(0, stood("")), ends(0, stood("")), ends(0, stood("end"))}, jobs: "[[a b c] [c] [c] [c]]",
+			told: "[0 exit 1 1 exit 0 2 b overran; the others run in a fresh lab 2 it stood still; it runs once more 2 it stood still; it runs once more]",
+			want: []string{"b overran", "in 3 labs", "end"},
 		},
 		"another error": {
 			runs: []func(Options) error{ends(1, broken)}, jobs: "[[a b c]]", told: "[0 exit 1]", want: []string{broken.Error()},

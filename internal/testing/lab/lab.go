@@ -85,7 +85,8 @@ type Event struct {
 	Halt string `json:"-"`              // Why the lab was given up, in one line. A fresh one runs what had not ended: what Job has said counts for nothing.
 }
 
-// Run boots the lab, runs the jobs, and powers it off. A lab whose host stands still, or whose emulator has lost a guest, is killed, and what had not ended runs in a fresh one, once.
+// Run boots the lab, runs the jobs, and powers it off. A lab whose host stands still, or whose emulator has lost a guest, is killed, and what had not ended
+// runs in a fresh one: a job in three at the most.
 func Run(ctx context.Context, o Options) error {
 	o.Jobs = slices.Clone(o.Jobs)
 	for i := range o.Jobs {
@@ -203,14 +204,16 @@ func (l *lab) payloadDisk(ctx context.Context) error {
 	if err := os.Mkdir(tree, 0o755); err != nil {
 		return err
 	}
-	jobs := make([]Job, len(l.Jobs))
+	jobs, inside := slices.Clone(l.Jobs), map[string]string{}
 	for i, job := range l.Jobs {
-		name := strconv.Itoa(i)
-		if err := disk.LinkOrCopy(ctx, filepath.Join(tree, name), job.Program); err != nil {
-			return err
+		if inside[job.Program] == "" {
+			name := strconv.Itoa(i)
+			if err := disk.LinkOrCopy(ctx, filepath.Join(tree, name), job.Program); err != nil {
+				return err
+			}
+			inside[job.Program] = filepath.Join(Payload, name)
 		}
-		job.Program = filepath.Join(Payload, name)
-		jobs[i] = job
+		jobs[i].Program = inside[job.Program]
 	}
 	for name, from := range l.Files {
 		to := filepath.Join(tree, name)

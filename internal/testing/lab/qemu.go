@@ -12,8 +12,12 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"time"
 )
+
+// panicked is what Linux says last. The lab's host does when the emulator gives it an interrupt that is a guest's.
+const panicked = "Kernel panic - not syncing"
 
 // run starts QEMU and reads events until it ends, or is to be killed.
 func (l *lab) run(ctx context.Context) error {
@@ -52,8 +56,11 @@ func (l *lab) run(ctx context.Context) error {
 	case halt != nil:
 	case !w.booted && ctx.Err() == nil:
 		halt = &haltError{reason: fmt.Sprintf("the lab's host ended before its boot (QEMU: %v)", cmd.ProcessState)}
+	case w.ended < len(l.Jobs) && ctx.Err() == nil && strings.Contains(tail(log), panicked):
+		halt = &haltError{reason: "the lab's host panicked " + w.where()}
 	case w.ended < len(l.Jobs) || err != nil:
-		return fmt.Errorf("%d of %d jobs ended: %w\n%s\n%s", w.ended, len(l.Jobs), errors.Join(err, context.Cause(ctx)), tail(own), tail(log))
+		err = errors.Join(fmt.Errorf("%d of %d jobs ended (QEMU: %v)", w.ended, len(l.Jobs), cmd.ProcessState), err, context.Cause(ctx))
+		return fmt.Errorf("%w\n%s\n%s", err, tail(own), tail(log))
 	default:
 		return nil
 	}

@@ -48,8 +48,14 @@ func beQEMU() int {
 			return 2
 		}
 		fmt.Fprintln(conn, `{"boot":"3.1"}`)
-		if does == "end" {
+		switch does {
+		case "end":
 			fmt.Fprintln(conn, `{"exit":0}`)
+			return 0
+		case "panic":
+			os.WriteFile(console, []byte("[  134.4] Kernel panic - not syncing: Fatal exception in interrupt\n"), 0o600)
+			return 0
+		case "power off":
 			return 0
 		}
 	}
@@ -57,7 +63,7 @@ func beQEMU() int {
 	return 3
 }
 
-// TestQEMU runs labs that end, die, or stand still: a process that is stopped, which nothing but SIGKILL ends.
+// TestQEMU runs labs that end, die, panic, or stand still: a process that is stopped, which nothing but SIGKILL ends.
 func TestQEMU(t *testing.T) {
 	bin := t.TempDir()
 	self, err := os.Executable()
@@ -74,7 +80,9 @@ func TestQEMU(t *testing.T) {
 		want     []string // Of the error; none when there is none.
 	}{
 		"end":           {patience{long, long, long}, nil},
+		"panic":         {patience{long, long, long}, []string{"the lab's host panicked in the-job", "Fatal exception"}},
 		"die":           {patience{long, long, long}, []string{"ended before its boot (QEMU: exit status 1)", "no such machine", "a last word"}},
+		"power off":     {patience{long, long, long}, []string{"0 of 1 jobs ended"}}, // by itself: that is no fault of the emulator's
 		"never connect": {patience{short, long, long}, []string{"before its boot"}},
 		"stand still":   {patience{long, short, long}, []string{"in the-job", "a last word"}},
 	} {
@@ -82,7 +90,7 @@ func TestQEMU(t *testing.T) {
 			t.Setenv("LAB_DOES", does)
 			l := &lab{Options: Options{Jobs: []Job{{Name: "the-job", Timeout: time.Minute}}}, patience: c.patience, dir: t.TempDir()}
 			err := l.run(t.Context())
-			if _, halted := errors.AsType[*haltError](err); halted != (c.want != nil) || err != nil && !halted {
+			if _, halted := errors.AsType[*haltError](err); halted != (c.want != nil && does != "power off") || (err == nil) != (c.want == nil) {
 				t.Fatalf("%v, want %q", err, c.want)
 			}
 			for _, text := range c.want {

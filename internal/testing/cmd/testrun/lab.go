@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/tangle-network/microvm-runtime/doctor"
@@ -16,8 +17,8 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/testing/lab"
 )
 
-// labTimeout is one package's share of ring 4.
-const labTimeout = 8 * time.Minute
+// labTimeout is one test's share of ring 4.
+const labTimeout = 5 * time.Minute
 
 // labTest compiles the tests of ring 4 and runs them in the lab, or here where real guests run.
 func (r runner) labTest(ctx context.Context, t *tally) error {
@@ -44,7 +45,7 @@ func (r runner) labTest(ctx context.Context, t *tally) error {
 	return errors.Join(labJobs(ctx, t, parts, jobs), t.tested(lab.Inside(parts).Firecracker))
 }
 
-// compile makes a job of each package's tests.
+// compile makes a job of each test: what a lab's end cuts off, and runs once more, is little.
 func compile(ctx context.Context, dir string, packages []string) ([]lab.Job, error) {
 	var jobs []lab.Job
 	for i, pkg := range packages {
@@ -54,11 +55,35 @@ func compile(ctx context.Context, dir string, packages []string) ([]lab.Job, err
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("compile %s: %w\n%s", pkg, err, out)
 		}
-		jobs = append(jobs, lab.Job{
-			Name: pkg, Program: binary, Timeout: labTimeout, Args: []string{"-test.v=test2json", "-test.run=^TestLab", "-test.timeout=" + (labTimeout - 10*time.Second).String()},
-		})
+		tests, err := listTests(ctx, binary, pkg)
+		if err != nil {
+			return nil, err
+		}
+		for _, test := range tests {
+			jobs = append(jobs, lab.Job{
+				Name: pkg + " " + test, Program: binary, Timeout: labTimeout,
+				Args: []string{"-test.v=test2json", "-test.run=^" + test + "$", "-test.timeout=" + (labTimeout - 10*time.Second).String()},
+			})
+		}
 	}
 	return jobs, nil
+}
+
+// listTests returns the names of a binary's tests of ring 4.
+func listTests(ctx context.Context, binary, dir string) ([]string, error) {
+	cmd := exec.CommandContext(ctx, binary, "-test.list=^TestLab")
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	var tests []string
+	for line := range strings.Lines(string(out)) {
+		if name := strings.TrimSpace(line); strings.HasPrefix(name, "TestLab") {
+			tests = append(tests, name)
+		}
+	}
+	if err != nil || len(tests) == 0 {
+		return nil, fmt.Errorf("%d tests of ring 4 in %s, error %v:\n%s", len(tests), dir, err, out)
+	}
+	return tests, nil
 }
 
 // labJobs runs jobs in the lab.

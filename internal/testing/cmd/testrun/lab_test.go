@@ -4,6 +4,9 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -88,5 +91,23 @@ func TestAFailureIsNotRunAway(t *testing.T) {
 	}
 	if heard.passed != 1 || heard.failed != 0 {
 		t.Errorf("%d passed and %d failed in the attempt that counts, want 1 and 0", heard.passed, heard.failed)
+	}
+}
+
+// TestEachTestIsAJob: a binary says what its tests are; one that has none, or fails, is an error.
+func TestEachTestIsAJob(t *testing.T) {
+	for says, want := range map[string]string{
+		"echo TestLabOne; echo TestLabTwo; echo PASS": "[TestLabOne TestLabTwo]",
+		"echo PASS": "",
+		"echo TestLabOne; echo left behind: all; exit 1": "",
+	} {
+		binary := filepath.Join(t.TempDir(), "x.test")
+		if err := os.WriteFile(binary, []byte("#!/bin/sh\n[ \"$*\" = -test.list=^TestLab ] || exit 2\n"+says+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		got, err := listTests(t.Context(), binary, ".")
+		if (err != nil) != (want == "") || err == nil && fmt.Sprint(got) != want {
+			t.Errorf("%s: tests %q, error %v", says, got, err)
+		}
 	}
 }
