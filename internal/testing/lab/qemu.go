@@ -37,7 +37,7 @@ func (l *lab) run(ctx context.Context) error {
 	}
 	defer errors_.Close()
 	cmd.Stderr = errors_
-	if err := cmd.Start(); err != nil {
+	if err := startPinned(cmd); err != nil {
 		return fmt.Errorf("qemu: %w (apt-get install qemu-system-x86)", err)
 	}
 	w := &watch{patience: l.patience, jobs: l.Jobs, event: l.Event}
@@ -70,7 +70,7 @@ func (l *lab) run(ctx context.Context) error {
 
 func (l *lab) arguments(log string) []string {
 	args := []string{
-		"-accel", "tcg,thread=multi,tb-size=512", "-cpu", "EPYC,+svm,+npt", "-smp", "2", "-m", strconv.Itoa(memoryMiB),
+		"-accel", "tcg,thread=multi,tb-size=512", "-cpu", "EPYC,+svm,+npt", "-smp", "1", "-m", strconv.Itoa(memoryMiB),
 		"-nodefaults", "-display", "none", "-no-reboot", "-serial", "file:" + log,
 		"-kernel", l.Parts.Vmlinuz, "-initrd", l.path("initrd"), "-append", "console=ttyS0 quiet mitigations=off nokaslr reboot=t panic=1",
 		"-device", "virtio-rng-pci", "-device", "virtio-serial-pci",

@@ -5,6 +5,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -51,16 +52,23 @@ func beQEMU() int {
 		switch does {
 		case "end":
 			fmt.Fprintln(conn, `{"exit":0}`)
-			return 0
+			return bye(conn)
 		case "panic":
 			os.WriteFile(console, []byte("[  134.4] Kernel panic - not syncing: Fatal exception in interrupt\n"), 0o600)
-			return 0
+			return bye(conn)
 		case "power off":
-			return 0
+			return bye(conn)
 		}
 	}
 	syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 	return 3
+}
+
+// bye ends when all has been heard.
+func bye(conn net.Conn) int {
+	conn.(*net.UnixConn).CloseWrite()
+	io.Copy(io.Discard, conn)
+	return 0
 }
 
 // TestQEMU runs labs that end, die, panic, or stand still: a process that is stopped, which nothing but SIGKILL ends.
