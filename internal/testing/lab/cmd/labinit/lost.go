@@ -15,10 +15,10 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/testing/lab"
 )
 
-// QEMU's emulation of nested SVM (seen with 7.2, once in some minutes of a busy guest) now and then takes the host for the guest: at an exit it saves the host's own registers in
-// the guest's control block. The guest is to go on at the host's instruction behind its VMRUN, on the host's stack and page tables, where KVM can only give it a page fault,
-// and the next, some 30,000 a second, for ever: its vCPU is busy, and it answers nobody. Or the first of them is a triple fault, and the machine ends in the middle of its work.
-// And it was seen that the only vCPU of a guest waited for a spin lock for ever, which takes an interrupt where none may come.
+// QEMU's emulation of nested SVM (7.2, when it runs on several CPUs at a time: once in some minutes of a busy guest) now and then takes the host for the guest: at an exit it
+// saves the host's own registers in the guest's control block. The guest is to go on at the host's instruction behind its VMRUN, on the host's stack and page tables, where KVM
+// can only give it a page fault, and the next, some 30,000 a second, for ever: its vCPU is busy, and it answers nobody. Or the first of them is a triple fault, and the machine
+// ends in the middle of its work. And it was seen that the only vCPU of a guest waited for a spin lock for ever, which takes an interrupt where none may come.
 const (
 	tracing    = "/sys/kernel/tracing"
 	lostPeriod = 5 * time.Second
