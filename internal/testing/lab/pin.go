@@ -16,10 +16,10 @@ const mostCPUs = 1024
 
 // startPinned starts a program that stays on one CPU with all its threads: of those that this process may use the last.
 //
-// QEMU needs it. Its emulation of VMRUN (7.2, target/i386/tcg/sysemu/svm_helper.c, and none newer that is known does otherwise) notes a virtual interrupt in the word of
-// pending interrupts with a plain OR, while the thread of the timers and devices notes theirs there, under a lock that VMRUN doesn't take. One of the two is lost. It is a
-// timer's interrupt, and the host or the guest waits for ever; or QEMU delivers once more the interrupt that VMRUN had injected, wherever the guest or the host is by then.
-// On one CPU a single instruction can't be torn.
+// QEMU needs it. Its emulation of VMRUN (7.2, helper_vmrun) notes a virtual interrupt in the word of pending interrupts with a plain OR, while the thread of the timers and
+// devices notes theirs there, under a lock that VMRUN doesn't take. One of the two can be lost: a timer's, and the host waits for ever. And what then ends the run of
+// the vCPU makes QEMU deliver once more the interrupt that VMRUN had injected, where none may come. On one CPU a single instruction can't be torn. It is what is
+// measured (docs/contributing.md); that the OR is the whole cause is inferred.
 func startPinned(cmd *exec.Cmd) (err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
