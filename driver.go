@@ -10,7 +10,7 @@ import (
 // Driver is what a [Runtime] stands on. Callers use Runtime; who writes a driver proves it with package runtimetest.
 //
 // Specs and names arrive validated, except for what only the host can say. Every method may be called by many goroutines at once. Errors wrap the
-// sentinels of this package. A driver that can do more implements [Pauser], [Renamer], [Updater], [Meter], [Trimmer], [Dialer], [Consoler] and [Watcher] too.
+// sentinels of this package. A driver that can do more implements [Pauser], [Renamer], [Updater], [Meter], [Recoverer], [Trimmer], [Dialer], [Consoler] and [Watcher] too.
 type Driver interface {
 	// Create makes a machine and returns its uid; it starts no process. ErrExists when the name is taken.
 	Create(ctx context.Context, name string, spec Spec) (uid string, err error)
@@ -57,6 +57,12 @@ type Updater interface {
 type Meter interface {
 	// Stats returns what a machine has done, in any state.
 	Stats(ctx context.Context, uid string) (Stats, error)
+}
+
+// Recoverer is a driver whose machines outlive the process that works on them.
+type Recoverer interface {
+	// Recover makes true what the records say, and finishes or undoes what was interrupted. It is safe beside other processes, and the error is of what keeps it from looking at all.
+	Recover(ctx context.Context, options RecoverOptions) (Report, error)
 }
 
 // Trimmer is a driver that can make a machine's disk smaller on the host.

@@ -85,6 +85,18 @@ func (f *Filter) matchEvent(event *Event) bool {
 	return f.Match(&Info{State: states[event.Type], Spec: Spec{Labels: event.Labels}})
 }
 
+// Recover is for a process that begins: it adopts the machines that run, finishes destroys, takes back creates and starts that were interrupted, settles runs that ended while nobody looked,
+// gives back what was leased to machines that are gone, and sets again what the host needs for their networks. It may be called at any time, again, and beside other processes that work on
+// machines. One machine's harm does not keep it from the others: the report has the errors too.
+func (r *Runtime) Recover(ctx context.Context, options *RecoverOptions) (Report, error) {
+	recoverer, ok := r.driver.(Recoverer)
+	if !ok {
+		return nil, opError("recover", "", ErrUnsupported)
+	}
+	report, err := recoverer.Recover(ctx, value(options))
+	return report, opError("recover", "", err)
+}
+
 // Close ends this process's goroutines and descriptors. Machines run on; any process can find them again.
 // Close may be called more than once.
 func (r *Runtime) Close() error {

@@ -48,14 +48,15 @@ type driver struct {
 }
 
 var (
-	_ microvm.Driver   = (*driver)(nil)
-	_ microvm.Pauser   = (*driver)(nil)
-	_ microvm.Renamer  = (*driver)(nil)
-	_ microvm.Updater  = (*driver)(nil)
-	_ microvm.Trimmer  = (*driver)(nil)
-	_ microvm.Dialer   = (*driver)(nil)
-	_ microvm.Consoler = (*driver)(nil)
-	_ microvm.Watcher  = (*driver)(nil)
+	_ microvm.Driver    = (*driver)(nil)
+	_ microvm.Pauser    = (*driver)(nil)
+	_ microvm.Renamer   = (*driver)(nil)
+	_ microvm.Updater   = (*driver)(nil)
+	_ microvm.Recoverer = (*driver)(nil)
+	_ microvm.Trimmer   = (*driver)(nil)
+	_ microvm.Dialer    = (*driver)(nil)
+	_ microvm.Consoler  = (*driver)(nil)
+	_ microvm.Watcher   = (*driver)(nil)
 )
 
 // New returns a Runtime on real Firecracker. It makes the directories of the options where they are missing and starts nothing. What does not make sense

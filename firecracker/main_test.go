@@ -43,6 +43,7 @@ type order struct {
 	KillAt   string // The point at which the child kills itself.
 	Files    uint64 // Soft RLIMIT_NOFILE. 0 leaves it.
 	Times    int
+	Start    int  // Of a fleet: how many of its machines are started.
 	NoCgroup bool // As on a host without cgroup v2.
 	OwnProc  bool // In a PID and a mount namespace of its own, whose /proc is to be mounted.
 	Stay     bool // Live on until standard input ends.
@@ -128,6 +129,9 @@ func runChild(text string) int {
 }
 
 func (o order) do(ctx context.Context, rt *microvm.Runtime) error {
+	if o.Verb == "fleet" {
+		return o.fleet(ctx, rt)
+	}
 	if o.Verb == "create" {
 		_, err := rt.Create(ctx, o.Name, o.Spec)
 		return err
@@ -150,6 +154,25 @@ func (o order) do(ctx context.Context, rt *microvm.Runtime) error {
 		return vm.Destroy(ctx)
 	}
 	panic(o.Verb)
+}
+
+// fleet makes machines, starts some, and destroys the last.
+func (o order) fleet(ctx context.Context, rt *microvm.Runtime) error {
+	var last *microvm.VM
+	for i := range o.Times {
+		vm, err := rt.Create(ctx, fmt.Sprint("machine-", i), o.Spec)
+		if err != nil {
+			return err
+		}
+		if i < o.Start {
+			err = vm.Start(ctx, nil)
+		}
+		if err != nil {
+			return err
+		}
+		last = vm
+	}
+	return last.Destroy(ctx)
 }
 
 // sentinel says what a caller could branch on.

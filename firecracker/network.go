@@ -26,8 +26,9 @@ func hasNetwork(spec *microvm.Spec) bool { return spec.Network != nil && !spec.N
 
 // hostNetwork is the driver's network on the host. It is opened when the first machine needs it: who has no machine with a network needs no right to make one.
 type hostNetwork struct {
-	mu   sync.Mutex
-	open *network.Network
+	mu    sync.Mutex
+	open  *network.Network
+	ahead sync.Mutex // held while slots are made for machines to come
 }
 
 // slotPath returns where the namespace of a slot is.
@@ -57,6 +58,7 @@ func (d *driver) network(ctx context.Context) (*network.Network, error) {
 		return nil, err
 	}
 	d.hostNet.open = n
+	d.calls.Go(func() { d.keepHostTable(n) })
 	return n, nil
 }
 
@@ -76,12 +78,14 @@ const networkDir = "network"
 
 // makeNetwork makes the slot of a machine, in which all is denied.
 func (d *driver) makeNetwork(ctx context.Context, record *state.Record) error {
-	slot, _, err := d.makeSlot(ctx, record)
-	if err == nil {
-		record.Address = slot.Addresses.Slot
-		assignRules(record)
+	slot, n, err := d.makeSlot(ctx, record)
+	if err != nil {
+		return err
 	}
-	return err
+	record.Address = slot.Addresses.Slot
+	assignRules(record)
+	d.ahead(n)
+	return nil
 }
 
 func (d *driver) makeSlot(ctx context.Context, record *state.Record) (*network.Slot, *network.Network, error) {
@@ -158,41 +162,53 @@ func (d *driver) setRules(ctx context.Context, n *network.Network, slot *network
 	if err := rules.Install(config); err != nil {
 		return fmt.Errorf("rules: %w", err)
 	}
-	if err := publishPorts(n, slot, record); err != nil {
+	host, err := n.Firewall()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(publishPorts(n, host, record), host.Close()); err != nil {
 		return err
 	}
 	return d.setGuard(ctx, n, slot, record)
 }
 
 // publishPorts leads the host's ports to a machine, and no other any more, and admits it to those of the host's addresses that its policy names.
-func publishPorts(n *network.Network, slot *network.Slot, record *state.Record) error {
-	host, err := n.Firewall()
-	if err != nil {
-		return err
-	}
-	defer host.Close()
-	if err := host.Unpublish(slot.Addresses.Slot); err != nil {
-		return err
-	}
+func publishPorts(n *network.Network, host *firewall.Host, record *state.Record) error {
 	var list []firewall.Publication
 	for _, port := range record.Spec.Network.Publish {
 		if !port.Host.IsValid() {
 			continue
 		}
 		list = append(list, firewall.Publication{
-			Address: port.Host.Addr(), Protocol: port.Protocol, Port: port.Host.Port(), To: netip.AddrPortFrom(slot.Addresses.Slot, port.Guest),
+			Address: port.Host.Addr(), Protocol: port.Protocol, Port: port.Host.Port(), To: netip.AddrPortFrom(record.Address, port.Guest),
 		})
 	}
-	if len(list) > 0 {
-		if err := host.Publish(list...); err != nil {
-			return err
-		}
+	if err := replacePublished(host, record.Address, list); err != nil {
+		return err
 	}
 	admitted, err := namedOf(n, record.Rules)
 	if err != nil {
 		return err
 	}
-	return host.Admit(slot.Addresses.Slot, admitted...)
+	return host.Admit(record.Address, admitted...)
+}
+
+// replacePublished makes a list all that is published to a slot. What stays is not touched.
+func replacePublished(host *firewall.Host, slot netip.Addr, list []firewall.Publication) error {
+	there, err := host.Published()
+	if err != nil {
+		return err
+	}
+	there = slices.DeleteFunc(there, func(p firewall.Publication) bool { return p.To.Addr() != slot })
+	if slices.ContainsFunc(there, func(p firewall.Publication) bool { return !slices.Contains(list, p) }) {
+		if err := host.Unpublish(slot); err != nil {
+			return err
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	return host.Publish(list...)
 }
 
 // namedOf returns which of the host's own addresses rules name.

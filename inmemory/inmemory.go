@@ -92,15 +92,16 @@ func (m *machine) runs() bool {
 }
 
 var (
-	_ microvm.Driver   = (*driver)(nil)
-	_ microvm.Pauser   = (*driver)(nil)
-	_ microvm.Renamer  = (*driver)(nil)
-	_ microvm.Updater  = (*driver)(nil)
-	_ microvm.Meter    = (*driver)(nil)
-	_ microvm.Trimmer  = (*driver)(nil)
-	_ microvm.Dialer   = (*driver)(nil)
-	_ microvm.Consoler = (*driver)(nil)
-	_ microvm.Watcher  = (*driver)(nil)
+	_ microvm.Driver    = (*driver)(nil)
+	_ microvm.Pauser    = (*driver)(nil)
+	_ microvm.Renamer   = (*driver)(nil)
+	_ microvm.Updater   = (*driver)(nil)
+	_ microvm.Meter     = (*driver)(nil)
+	_ microvm.Recoverer = (*driver)(nil)
+	_ microvm.Trimmer   = (*driver)(nil)
+	_ microvm.Dialer    = (*driver)(nil)
+	_ microvm.Consoler  = (*driver)(nil)
+	_ microvm.Watcher   = (*driver)(nil)
 )
 
 // enter begins a verb: the lock is held when it returns nil.

@@ -58,7 +58,7 @@ type testCase struct {
 
 // groups returns all cases.
 func groups() []group {
-	return []group{names, specs, drives, networks, updates, states, ends, renames, finding, events, consoles, connections, processes, contexts}
+	return []group{names, specs, drives, networks, updates, recoveries, states, ends, renames, finding, events, consoles, connections, processes, contexts}
 }
 
 // Run runs all cases as subtests. It logs those that are left out, with the reason.
@@ -100,6 +100,7 @@ var (
 // needs are the groups, and the cases, that not every harness can run.
 var needs = map[string]need{
 	"processes":                           aReopen,
+	"recoveries/by another runtime":       aReopen,
 	"ends/by itself":                      anEnds,
 	"ends/starts again after its own end": anEnds,
 	"events/an end by itself":             anEnds,

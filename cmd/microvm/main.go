@@ -47,7 +47,7 @@ func run(ctx context.Context, args []string) int {
 	root.AddCommand(createCommand(), startCommand(), execCommand(), copyCommand(), attachCommand(), processesCommand(), runCommand(),
 		forwardCommand(), envCommand(), secretCommand(), stopCommand(), pauseCommand(), resumeCommand(),
 		renameCommand(), updateCommand(), policyCommand(), trimCommand(), destroyCommand(), listCommand(), inspectCommand(), consoleCommand(), waitCommand(), eventsCommand(),
-		doctorCommand(), kernelCommand(), imageCommand(), purgeCommand(), setupCommand())
+		doctorCommand(), recoverCommand(), kernelCommand(), imageCommand(), purgeCommand(), setupCommand())
 	root.AddCommand(dockerNames()...)
 	root.SetArgs(args)
 	return exitCode(ctx, root.ExecuteContext(ctx))

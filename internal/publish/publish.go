@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -100,6 +101,12 @@ func (b *Book) Take(ctx context.Context, owner string, ports []microvm.Port) err
 		wanted = append(wanted, name)
 	}
 	return b.exchange(taken, owner, wanted)
+}
+
+// Owners returns who has ports.
+func (b *Book) Owners() ([]string, error) {
+	taken, err := b.taken()
+	return slices.Compact(slices.Sorted(maps.Values(taken))), err
 }
 
 // Return gives all ports of an owner back.

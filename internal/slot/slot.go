@@ -137,6 +137,25 @@ func ignoreMissing(err error) error {
 	return err
 }
 
+// Coming returns numbers that the next leases may have, in order, at most so many. It takes nothing.
+func (p *Pool) Coming(count int) ([]int, error) {
+	free, high, err := p.readFree()
+	if err != nil {
+		return nil, err
+	}
+	var coming []int
+	for _, one := range free {
+		if len(coming) == count || time.Since(one.returned) < rest {
+			break
+		}
+		coming = append(coming, one.number)
+	}
+	for ; len(coming) < count && high < p.users.Count; high++ {
+		coming = append(coming, high)
+	}
+	return coming, nil
+}
+
 // rest is how long a number that was returned is not given to another owner, as long as there are others: longer than the time-out of UDP flows, so that what is sent to the owner
 // before comes to nobody (nf_conntrack_udp_timeout_stream).
 const rest = 3 * time.Minute

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -122,9 +123,15 @@ func TestReturnedNumbersRest(t *testing.T) {
 	if second == first {
 		t.Errorf("%d is leased at once, and there are others", first)
 	}
+	if coming, err := p.Coming(5); err != nil || !slices.Equal(coming, []int{2}) {
+		t.Errorf("coming %v, %v", coming, err)
+	}
 	ago := time.Now().Add(-rest - time.Second).Unix()
 	if err := os.WriteFile(filepath.Join(dir, "free"), []byte(fmt.Sprintf("2 %d@%d\n", first, ago)), 0o600); err != nil {
 		t.Fatal(err)
+	}
+	if coming, err := p.Coming(1); err != nil || !slices.Equal(coming, []int{first}) {
+		t.Errorf("coming %v, %v", coming, err)
 	}
 	if got := lease(t, p, "c"); got != first {
 		t.Errorf("leased %d, and %d has rested", got, first)
