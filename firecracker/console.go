@@ -49,14 +49,9 @@ func (d *driver) makeVolatile(uid string) error {
 // Console reads the console of the last run.
 func (d *driver) Console(ctx context.Context, uid string, o microvm.ConsoleOptions) (reader io.ReadCloser, err error) {
 	err = d.reading(ctx, func(context.Context) error {
-		info, _, err := d.look(uid, "")
-		if err != nil {
+		if err := d.hasRun(uid); err != nil {
 			return err
 		}
-		if info.State == microvm.StateCreated || info.State == microvm.StateCreating {
-			return stateError("read the console of", info.State)
-		}
-		d.adopt(uid) // what is read is what some process drains
 		options := console.ReadOptions{Tail: o.Tail}
 		if o.Follow {
 			options.Ended = d.drained(uid)
@@ -68,6 +63,25 @@ func (d *driver) Console(ctx context.Context, uid string, o microvm.ConsoleOptio
 		return err
 	})
 	return reader, err
+}
+
+// hasRun says whether the machine was ever started, and watches it if it runs: what is read is what some process drains.
+func (d *driver) hasRun(uid string) error {
+	d.mu.Lock()
+	watched := d.watched[uid] != nil
+	d.mu.Unlock()
+	if watched {
+		return nil
+	}
+	info, _, err := d.look(uid, "")
+	if err != nil {
+		return err
+	}
+	if info.State == microvm.StateCreated || info.State == microvm.StateCreating {
+		return stateError("read the console of", info.State)
+	}
+	d.adopt(uid)
+	return nil
 }
 
 // drained returns what is closed when the machine's run is over and its console is all in the log; closed already when none runs.

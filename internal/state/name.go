@@ -35,6 +35,7 @@ func (l *Lock) Bind(name string) error {
 	if err != nil {
 		return err
 	}
+	l.dir.hints.Store(l.uid, name)
 	return disk.SyncDir(l.dir.names())
 }
 
@@ -137,8 +138,10 @@ func (d *Dir) NameOf(uid string) (string, error) {
 	}
 	for range scans {
 		names, err := d.Names()
-		if name := names[uid]; name != "" || err != nil {
+		for uid, name := range names { // who asks for one may ask for all
 			d.hints.Store(uid, name)
+		}
+		if name := names[uid]; name != "" || err != nil {
 			return name, err
 		}
 	}
