@@ -13,8 +13,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/tangle-network/microvm-runtime/firecracker"
@@ -31,11 +33,33 @@ func main() {
 		os.Exit(verbMain(os.Args[2:]))
 	}
 	flag.Parse()
+	if os.Getenv(inside) == "" {
+		os.Exit(again())
+	}
 	if err := run(time.Duration(*length*float64(time.Minute)), *seed, *workers); err != nil {
 		fmt.Fprintln(os.Stderr, "soak:", err)
 		fmt.Fprintf(os.Stderr, "soak: again with SEED=%d\n", *seed)
 		os.Exit(1)
 	}
+}
+
+// inside says that the process is in a network namespace of its own: what machines' networks do to a host, they do to that one.
+const inside = "MICROVM_SOAK_INSIDE"
+
+// again executes this program once more, there.
+func again() int {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), inside+"=1"), os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "soak:", err)
+		return 1
+	}
+	return 0
 }
 
 func run(length time.Duration, seed uint64, workers int) error {
