@@ -53,7 +53,8 @@ const (
 // modules are what the lab's kernel needs, beyond what is built in.
 var modules = []string{
 	"virtio_pci", "virtio_blk", "virtio_console", "virtio_rng", "overlay", "kvm_amd", "tun", "veth", "bridge", "loop", "xfs",
-	"nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_limit", "nft_reject_inet",
+	"nf_tables", "nft_chain_nat", "nft_nat", "nft_ct", "nft_masq", "nft_redir", "nft_limit", "nft_connlimit", "nft_fib_inet", "nft_fib_ipv4", "nft_log", "nft_objref", "nft_reject_inet",
+	"nfnetlink_log", "nf_conntrack_netlink", // of what we make, nothing loads them on demand
 }
 
 // Job is one program that runs in the lab.
