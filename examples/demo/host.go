@@ -35,7 +35,20 @@ func (h *host) print() error {
 	return err
 }
 
-// machineGone prints what is new, which is the driver's for the next machine, and fails when anything of it is a machine's: a file that has its uid, or anything but files.
+// ofDriver says whether something is the driver's, for the next machine: files, and its network, whose slots stay made.
+func ofDriver(item inventory.Item) bool {
+	switch item.Kind {
+	case "file", "dir", "symlink":
+		return true
+	case "link":
+		return strings.HasPrefix(item.Name, "mvm-")
+	case "mount":
+		return strings.Contains(item.Name, "/run/network/ns/")
+	}
+	return false
+}
+
+// machineGone prints what is new, which is the driver's, and fails when anything of it is a machine's: what has its uid, or is no driver's.
 func (h *host) machineGone(uid string) error {
 	changes, err := h.changes()
 	if err != nil {
@@ -43,8 +56,7 @@ func (h *host) machineGone(uid string) error {
 	}
 	fmt.Print(changes)
 	for _, item := range append(changes.Added, changes.Removed...) {
-		ofDriver := item.Kind == "file" || item.Kind == "dir" || item.Kind == "symlink"
-		if !ofDriver || strings.Contains(item.Name, uid) {
+		if !ofDriver(item) || strings.Contains(item.Name, uid) {
 			return fmt.Errorf("%s %s is left of the machine", item.Kind, item.Name)
 		}
 	}
