@@ -5,6 +5,7 @@ package firecracker_test
 import (
 	"context"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/tangle-network/microvm-runtime/firecracker"
@@ -39,6 +40,9 @@ func TestLabExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, item := range census {
+		if strings.HasPrefix(item.Name, filepath.Join(options.SocketDir, "network")) { // slots stay made, for the next
+			continue
+		}
 		if item.Kind == "process" || item.Kind == "mount" || item.Kind == "cgroup" {
 			t.Errorf("left behind: %+v", item)
 		}
