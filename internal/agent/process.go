@@ -61,9 +61,9 @@ func (s *Server) start(request *wire.Exec) (*process, error) {
 	f.started(started)
 	p := newProcess(request)
 	p.child, p.stdin, p.terminal = started, f.stdin, f.terminal
-	collectors := []*collector{{pipe: f.stdout, buffer: p.stdout}}
+	collectors := []*collector{newCollector(f.stdout, f.terminal, p.stdout)}
 	if f.stderr != nil {
-		collectors = append(collectors, &collector{pipe: f.stderr, buffer: p.stderr})
+		collectors = append(collectors, newCollector(f.stderr, false, p.stderr))
 	} else {
 		p.stderr.End()
 	}
