@@ -42,11 +42,11 @@ func stat(ctx context.Context, d Dialer, guestPath string, follow bool) (FileInf
 	if err := checkGuestPath(guestPath); err != nil {
 		return FileInfo{}, fmt.Errorf("stat: %w", err)
 	}
-	if err := require(ctx, d, wire.FeatureCopy); err != nil {
+	if _, err := copies(ctx, d); err != nil {
 		return FileInfo{}, fmt.Errorf("stat: %w", err)
 	}
-	var f wire.File
-	if err := call(ctx, d, "POST", wire.PathFilesStat, wire.FilesStat{Path: absolute(guestPath), Follow: follow}, &f); err != nil {
+	f, err := askFor[wire.File](ctx, d, wire.PathFilesStat, wire.FilesStat{Path: absolute(guestPath), Follow: follow})
+	if err != nil {
 		return FileInfo{}, fmt.Errorf("stat: %w", err)
 	}
 	return FileInfo{Name: f.Name, Size: f.Size, Mode: fs.FileMode(f.Mode), ModTime: f.Time(), UID: f.UID, GID: f.GID, Link: f.Link}, nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"strings"
 	"syscall"
 	"time"
 
@@ -20,7 +19,7 @@ const MaxDirEntries = 1_000_000
 // files implement io.Seeker, and its directories fs.ReadDirFile. The end of ctx ends every call, also of files that are open.
 //
 // Symbolic links are followed, as os.DirFS does: they may lead out of the directory, and where to is the guest's word. A file is read as it is asked for, on a connection of its own from the
-// first Read to Close, of which the agent has 64. FileInfo.Sys returns a [FileInfo].
+// first Read to Close, of which the agent has 64. Where a connection breaks, as all do at a snapshot, reading goes on in what is at the name then. FileInfo.Sys returns a [FileInfo].
 //
 // Errors are *fs.PathError, and match fs.ErrNotExist and fs.ErrPermission as well as ErrNotFound and ErrDenied. An agent that is too old to list directories is
 // microvm.ErrUnsupported. ReadFile returns ErrTooMuch beyond [MaxReadFile]; so does a directory beyond [MaxDirEntries]. Names that are not UTF-8 are not seen.
@@ -115,8 +114,8 @@ func (g guestFS) stat(op, name string, follow bool) (*fileInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	var f wire.File
-	if err := call(g.ctx, g.dialer, "POST", wire.PathFilesStat, wire.FilesStat{Path: at, Follow: follow}, &f); err != nil {
+	f, err := askFor[wire.File](g.ctx, g.dialer, wire.PathFilesStat, wire.FilesStat{Path: at, Follow: follow})
+	if err != nil {
 		return nil, pathError(op, name, explain(g.ctx, g.dialer, err, wire.FeatureCopy))
 	}
 	return infoOf(path.Base(name), f), nil
@@ -155,16 +154,16 @@ func (g guestFS) page(name, after string) (entries []fs.DirEntry, next string, e
 	if err != nil {
 		return nil, "", err
 	}
-	var listed wire.FilesListed
-	if err := call(g.ctx, g.dialer, "POST", wire.PathFilesList, wire.FilesList{Path: at, After: after}, &listed); err != nil {
+	listed, err := askFor[wire.FilesListed](g.ctx, g.dialer, wire.PathFilesList, wire.FilesList{Path: at, After: after})
+	if err != nil {
 		return nil, "", pathError("readdir", name, explain(g.ctx, g.dialer, err, wire.FeatureFS))
 	}
 	last := after
 	for _, f := range listed.Files {
-		if f.Name <= last || !fs.ValidPath(f.Name) || strings.Contains(f.Name, "/") || f.Name == "." {
+		if f.Name <= last || !wire.ValidFileName(f.Name) {
 			return nil, "", pathError("readdir", name, fmt.Errorf("%w: entry %q after %q", ErrAgent, clean(f.Name), clean(last)))
 		}
-		last = f.Name
+		last, f.Link = f.Name, "" // of which there is none in a list, and much to be kept of one that lies
 		entries = append(entries, fs.FileInfoToDirEntry(infoOf(f.Name, f)))
 	}
 	if listed.Next != "" && (listed.Next < last || listed.Next <= after) {

@@ -234,6 +234,7 @@ func TestFSOfALyingAgent(t *testing.T) {
 		want error
 	}{
 		"all is well":    {`{"files":[{"name":"a"},{"name":"b"}]}`, nil},
+		"a long name":    {`{"files":[{"name":"` + strings.Repeat("n", 256) + `"}]}`, guest.ErrAgent},
 		"a way out":      {`{"files":[{"name":".."}]}`, guest.ErrAgent},
 		"a path":         {`{"files":[{"name":"a/b"}]}`, guest.ErrAgent},
 		"no name":        {`{"files":[{"name":""}]}`, guest.ErrAgent},
@@ -251,5 +252,69 @@ func TestFSOfALyingAgent(t *testing.T) {
 		if c.want == nil && (err != nil || !slices.EqualFunc(entries, []string{"a", "b"}, func(e fs.DirEntry, name string) bool { return e.Name() == name })) || !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, %v", name, entries, err)
 		}
+	}
+}
+
+// TestFSOfAnAgentWithoutEnd lists pages that go on: what the host keeps of one is no more than a directory has, and pages of nothing end too.
+func TestFSOfAnAgentWithoutEnd(t *testing.T) {
+	pages := 0
+	endless := func(entry string) scripted {
+		return func(conn net.Conn, _ *http.Request) {
+			pages++
+			next := fmt.Sprintf("%09d", pages)
+			io.WriteString(conn, answer(http.StatusOK, fmt.Sprintf(`{"files":[%s],"next":"%s"}`, strings.ReplaceAll(entry, "NAME", next), next)))
+		}
+	}
+	if _, err := fs.ReadDir(guest.FS(t.Context(), endless(""), "/"), "."); !errors.Is(err, guest.ErrAgent) || pages > 1000 {
+		t.Errorf("pages of nothing: %d, %v", pages, err)
+	}
+	dir, err := guest.FS(t.Context(), scripted(func(conn net.Conn, request *http.Request) {
+		if request.URL.Path == wire.PathFilesStat {
+			io.WriteString(conn, answer(http.StatusOK, `{"name":"d","mode":2147484141}`))
+			return
+		}
+		endless(`{"name":"NAME","link":"`+strings.Repeat("l", 1<<19)+`"}`)(conn, request)
+	}), "/").Open(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	entries, err := dir.(fs.ReadDirFile).ReadDir(3)
+	if err != nil || len(entries) != 3 {
+		t.Fatal(len(entries), err)
+	}
+	for _, entry := range entries {
+		if info, err := entry.Info(); err != nil || info.Sys().(guest.FileInfo).Link != "" {
+			t.Errorf("%s keeps %d bytes of a link, %v", entry.Name(), len(info.Sys().(guest.FileInfo).Link), err)
+		}
+	}
+}
+
+// TestFSReadsOverACutConnection: a snapshot breaks every connection, and a file that is read goes on where it was.
+func TestFSReadsOverACutConnection(t *testing.T) {
+	dir := t.TempDir()
+	want := make([]byte, 16<<20) // more than is on its way
+	for i := range want {
+		want[i] = byte(i >> 12)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "f"), want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := guesttest.New(t)
+	file, err := guest.FS(t.Context(), a, dir).Open("f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	begin := make([]byte, 1000)
+	if _, err := io.ReadFull(file, begin); err != nil {
+		t.Fatal(err)
+	}
+	if a.Cut() == 0 {
+		t.Error("nothing was cut")
+	}
+	rest, err := io.ReadAll(file)
+	if err != nil || !bytes.Equal(append(begin, rest...), want) {
+		t.Errorf("%d bytes of %d, %v", len(begin)+len(rest), len(want), err)
 	}
 }

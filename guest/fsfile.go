@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -8,6 +9,9 @@ import (
 
 	"github.com/tangle-network/microvm-runtime/internal/wire"
 )
+
+// maxEmpty bounds how many pages of a directory may have nothing, each of which says that there are more.
+const maxEmpty = 100
 
 // guestDir is a directory that is open.
 type guestDir struct {
@@ -18,6 +22,7 @@ type guestDir struct {
 	after  string
 	rest   []fs.DirEntry // of the present page
 	all    bool          // there is no further page
+	empty  int           // pages that had nothing
 	closed bool
 }
 
@@ -74,6 +79,11 @@ func (d *guestDir) turn() (err error) {
 		return err
 	}
 	d.all = d.after == ""
+	if len(d.rest) == 0 && !d.all { // all of it may have been removed meanwhile
+		if d.empty++; d.empty > maxEmpty {
+			return &fs.PathError{Op: "readdir", Path: d.name, Err: fmt.Errorf("%w: more than %d pages of nothing", ErrAgent, maxEmpty)}
+		}
+	}
 	if d.seen += len(d.rest); d.seen > MaxDirEntries {
 		d.rest = nil
 		return &fs.PathError{Op: "readdir", Path: d.name, Err: fmt.Errorf("%w: more than %d entries", ErrTooMuch, MaxDirEntries)}
@@ -110,15 +120,28 @@ func (f *guestFile) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	n, err := persist(f.fs.ctx, reconnectPatience, func() (int, error) { return f.read(p) })
+	if err != nil && err != io.EOF {
+		err = f.fail("read", err)
+	}
+	return n, err
+}
+
+// read is Read on the present connection, or on a new one where that has broken.
+func (f *guestFile) read(p []byte) (int, error) {
 	if f.stream == nil {
 		if err := f.begin(); err != nil {
-			return 0, f.fail("read", err)
+			return 0, err
 		}
 	}
 	n, err := f.stream.Read(p)
 	f.offset += int64(n)
-	if err != nil && err != io.EOF {
-		err = f.fail("read", err)
+	if errors.Is(err, errBroken) {
+		f.stream.Close()
+		f.stream = nil
+		if n > 0 {
+			err = nil
+		}
 	}
 	return n, err
 }

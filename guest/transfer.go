@@ -28,6 +28,14 @@ func copies(ctx context.Context, d Dialer) (resumes bool, err error) {
 	})
 }
 
+// askFor asks what can be asked twice: again, when the connection broke.
+func askFor[T any](ctx context.Context, d Dialer, path string, body any) (T, error) {
+	return persist(ctx, reconnectPatience, func() (answer T, err error) {
+		err = call(ctx, d, "POST", path, body, &answer)
+		return answer, err
+	})
+}
+
 // transfer makes a connection for one copy.
 func transfer(ctx context.Context, d Dialer, path string, body any) (net.Conn, *bufio.Reader, error) {
 	if _, err := copies(ctx, d); err != nil {
