@@ -47,12 +47,23 @@ func execCommand() *cobra.Command {
 		Use:   "exec [flags] VM COMMAND [ARG...]",
 		Short: "Execute a command in a running machine; exit with its status",
 		Args:  count(2, -1),
-		RunE: vmVerb(func(ctx context.Context, vm *microvm.VM, args []string) error {
-			return flags.run(ctx, vm, args)
-		}),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := flags.check(); err != nil {
+				return err
+			}
+			return vmVerb(func(ctx context.Context, vm *microvm.VM, args []string) error { return flags.run(ctx, vm, args) })(cmd, args)
+		},
 	}
 	flags.add(cmd)
 	return cmd
+}
+
+// check refuses what can't be, before a machine is asked.
+func (f *execFlags) check() error {
+	if f.detach && f.stdin {
+		return usageError{errors.New("--detach and --interactive exclude each other")}
+	}
+	return nil
 }
 
 // run executes args in the guest, with this process's streams.
@@ -96,9 +107,6 @@ func (f *execFlags) stream(ctx context.Context, c *guest.Cmd) error {
 
 // leave starts a command that nobody waits for.
 func (f *execFlags) leave(ctx context.Context, c *guest.Cmd) error {
-	if f.stdin {
-		return usageError{errors.New("--detach and --interactive exclude each other")}
-	}
 	if f.tty {
 		c.TTY = &guest.TTY{Rows: defaultRows, Cols: defaultCols}
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -21,13 +22,14 @@ const cleanUpPatience = 30 * time.Second
 
 // runFlags are the flags of run beside those of the machine and of the command in it.
 type runFlags struct {
-	spec       specFlags
-	exec       execFlags
-	volumes    []string
-	name, pull string
-	keep       bool
-	remove     bool
-	entrypoint string
+	spec        specFlags
+	exec        execFlags
+	volumeTexts []string
+	volumes     []volume // of those, once they are checked
+	name, pull  string
+	keep        bool
+	remove      bool
+	entrypoint  string
 }
 
 func runCommand() *cobra.Command {
@@ -41,6 +43,9 @@ func runCommand() *cobra.Command {
 			"A --volume is a copy, made before the command: what the command changes does not come back, but with :out, which copies DST over SRC after the command, whatever its status is, and removes nothing there.",
 		Args: count(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.check(); err != nil {
+				return err
+			}
 			args, err := f.takeImage(cmd.Context(), args)
 			if err != nil {
 				return err
@@ -51,22 +56,37 @@ func runCommand() *cobra.Command {
 	f.spec.add(cmd.Flags())
 	f.exec.add(cmd)
 	cmd.Flags().StringVar(&f.name, "name", "", "the machine's name (default run-TIME)")
-	cmd.Flags().StringArrayVarP(&f.volumes, "volume", "v", nil, volumeUsage)
-	cmd.Flags().BoolVar(&f.keep, "keep", false, "leave the machine running; --detach does too")
+	cmd.Flags().StringArrayVarP(&f.volumeTexts, "volume", "v", nil, volumeUsage)
+	cmd.Flags().BoolVar(&f.keep, "keep", false, "leave the machine, whatever happens; --detach leaves it when the command has started")
 	cmd.Flags().BoolVar(&f.remove, "rm", false, "destroy the machine afterwards: what happens anyway, without --keep")
 	cmd.Flags().StringVar(&f.pull, "pull", "missing", "get the image from its registry: missing, always or never")
 	cmd.Flags().StringVar(&f.entrypoint, "entrypoint", "", "a program in place of the image's entry point")
 	return cmd
 }
 
+// check refuses what can't be, before an image is got or a machine made.
+func (f *runFlags) check() (err error) {
+	if f.volumes, err = parseVolumes(f.volumeTexts); err != nil {
+		return err
+	}
+	switch back := slices.ContainsFunc(f.volumes, func(v volume) bool { return v.back }); {
+	case !slices.Contains([]string{"missing", "always", "never"}, f.pull):
+		return usageError{fmt.Errorf("--pull is missing, always or never, not %q", f.pull)}
+	case f.remove && (f.keep || f.exec.detach):
+		return usageError{errors.New("--rm and --keep, or --detach, exclude each other: nobody would be there to destroy the machine")}
+	case f.exec.detach && back:
+		return usageError{errors.New("--detach and a --volume with :out exclude each other: nobody would be there to copy it back")}
+	}
+	for _, v := range f.volumes {
+		if _, err := os.Stat(v.host); err != nil {
+			return err
+		}
+	}
+	return f.exec.check()
+}
+
 // takeImage takes the image off the arguments, unless a flag says what to boot, and gets it where it is missing.
 func (f *runFlags) takeImage(ctx context.Context, args []string) ([]string, error) {
-	if !slices.Contains([]string{"missing", "always", "never"}, f.pull) {
-		return nil, usageError{fmt.Errorf("--pull is missing, always or never, not %q", f.pull)}
-	}
-	if f.keep = f.keep || f.exec.detach; f.keep && f.remove {
-		return nil, usageError{errors.New("--rm and --keep, or --detach, exclude each other: nobody would be there to destroy the machine")}
-	}
 	if f.spec.spec.Image == "" && f.spec.spec.Rootfs == "" && !f.spec.spec.Diskless {
 		f.spec.spec.Image, args = args[0], args[1:]
 	}
@@ -97,10 +117,6 @@ func (f *runFlags) run(ctx context.Context, rt *microvm.Runtime, args []string) 
 	if err != nil {
 		return err
 	}
-	volumes, err := parseVolumes(f.volumes)
-	if err != nil {
-		return err
-	}
 	if f.name == "" {
 		f.name = "run-" + strings.ReplaceAll(time.Now().UTC().Format("20060102-150405.000000"), ".", "-")
 	}
@@ -108,9 +124,11 @@ func (f *runFlags) run(ctx context.Context, rt *microvm.Runtime, args []string) 
 	if err != nil {
 		return err
 	}
-	if !f.keep {
-		defer func() { err = errors.Join(err, destroyLate(ctx, vm)) }()
-	}
+	defer func() {
+		if !f.keep && (err != nil || !f.exec.detach) {
+			err = errors.Join(err, destroyLate(ctx, vm))
+		}
+	}()
 	if err := hasAgent(ctx, vm, "execute in"); err != nil {
 		return err
 	}
@@ -124,18 +142,15 @@ func (f *runFlags) run(ctx context.Context, rt *microvm.Runtime, args []string) 
 	if err := vm.Start(ctx, nil); err != nil {
 		return err
 	}
-	return f.execute(ctx, vm, volumes, args)
+	return f.execute(ctx, vm, args)
 }
 
 // execute executes between the volumes' ways in and back. Who leaves the command is told the machine's name too: both are what attach takes.
-func (f *runFlags) execute(ctx context.Context, vm *microvm.VM, volumes []volume, args []string) error {
+func (f *runFlags) execute(ctx context.Context, vm *microvm.VM, args []string) error {
 	if f.exec.detach {
-		if slices.ContainsFunc(volumes, func(v volume) bool { return v.back }) {
-			return usageError{errors.New("--detach and a --volume with :out exclude each other: nobody would be there to copy it back")}
-		}
 		f.exec.machine = f.name
 	}
-	for _, v := range volumes {
+	for _, v := range f.volumes {
 		if err := v.put(ctx, vm); err != nil {
 			return err
 		}
@@ -144,7 +159,7 @@ func (f *runFlags) execute(ctx context.Context, vm *microvm.VM, volumes []volume
 	if !f.exec.detach {
 		tellDenied(ctx, vm)
 	}
-	for _, v := range volumes {
+	for _, v := range f.volumes {
 		if v.back && ctx.Err() == nil {
 			err = errors.Join(err, v.get(ctx, vm))
 		}
