@@ -35,12 +35,15 @@ func (c *Cmd) check() error {
 	}
 	for _, pair := range c.Env {
 		if name, _, ok := strings.Cut(pair, "="); !ok || name == "" {
-			return &microvm.FieldError{Field: "Cmd.Env", Value: pair, Reason: "must be NAME=VALUE"}
+			return &microvm.FieldError{Field: "Cmd.Env", Value: name, Reason: "must be NAME=VALUE"}
 		}
 	}
 	for field, texts := range map[string][]string{"Cmd.Args": c.Args, "Cmd.Env": c.Env, "Cmd.Dir": {c.Dir}, "Cmd.User": {c.User}} {
 		for _, text := range texts {
 			if !utf8.ValidString(text) || strings.ContainsRune(text, 0) { // JSON would change the one, and no program can be given the other
+				if field == "Cmd.Env" { // whose values are for nobody's log
+					text, _, _ = strings.Cut(text, "=")
+				}
 				return &microvm.FieldError{Field: field, Value: text, Reason: "must be UTF-8 without NUL bytes"}
 			}
 		}

@@ -27,7 +27,8 @@ func TestNonsenseIsInvalidAndNotSent(t *testing.T) {
 		{"a terminal without rows", "TTY.Rows", &Cmd{Args: []string{"true"}, TTY: &TTY{Cols: 80}}},
 		{"a terminal too wide", "TTY.Cols", &Cmd{Args: []string{"true"}, TTY: &TTY{Rows: 1, Cols: 1 << 16}}},
 		{"a variable without a value", "Cmd.Env", &Cmd{Args: []string{"true"}, Env: []string{"A"}}},
-		{"a variable without a name", "Cmd.Env", &Cmd{Args: []string{"true"}, Env: []string{"=a"}}},
+		{"a variable without a name", "Cmd.Env", &Cmd{Args: []string{"true"}, Env: []string{"=secret"}}},
+		{"a variable with a NUL byte", "Cmd.Env \"TOKEN\"", &Cmd{Args: []string{"true"}, Env: []string{"TOKEN=secret\x00"}}},
 		{"an argument that is no UTF-8", "Cmd.Args", &Cmd{Args: []string{"true", "\xff"}}},
 		{"an argument with a NUL byte", "Cmd.Args", &Cmd{Args: []string{"true", "a\x00"}}},
 		{"a directory with a NUL byte", "Cmd.Dir", &Cmd{Args: []string{"true"}, Dir: "/\x00"}},
@@ -37,7 +38,7 @@ func TestNonsenseIsInvalidAndNotSent(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.cmd.dialer = dialled(func() { t.Error("the agent was asked") })
 			err := tc.cmd.Run(t.Context())
-			if !errors.Is(err, microvm.ErrInvalid) || !strings.Contains(err.Error(), tc.field) {
+			if !errors.Is(err, microvm.ErrInvalid) || !strings.Contains(err.Error(), tc.field) || strings.Contains(err.Error(), "secret") {
 				t.Errorf("error %v, want one of %s", err, tc.field)
 			}
 		})
