@@ -10,9 +10,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -40,8 +42,11 @@ func run(ctx context.Context, args []string) int {
 		Args:          cobra.ArbitraryArgs, // of what is no command
 		RunE:          noCommand,
 
+		Version: version(),
+
 		SuggestionsMinimumDistance: 2,
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(createCommand(), startCommand(), execCommand(), copyCommand(), attachCommand(), processesCommand(), runCommand(),
@@ -53,15 +58,33 @@ func run(ctx context.Context, args []string) int {
 	return exitCode(ctx, root.ExecuteContext(ctx))
 }
 
-// dockerNames are the verbs of images where Docker's users look for them. They are not listed: microvm image is the place to read.
+// version returns which version of this module the program was made of.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return fmt.Sprintf("microvm %s, %s", cmp.Or(info.Main.Version, "(devel)"), info.GoVersion)
+	}
+	return "microvm (devel)"
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  count(0, 0),
+		RunE:  func(*cobra.Command, []string) error { _, err := fmt.Println(version()); return err },
+	}
+}
+
+// dockerNames are verbs where Docker's users look for them. They are not listed: microvm image is the place to read of images.
 func dockerNames() []*cobra.Command {
 	named := map[string]*cobra.Command{
 		"pull": imagePullCommand(), "images": imageListCommand(), "rmi": imageRemoveCommand(), "build": imageBuildCommand(), "load": imageImportCommand(),
+		"kill": killCommand(), "version": versionCommand(),
 	}
 	var all []*cobra.Command
 	for name, cmd := range named {
 		_, arguments, _ := strings.Cut(cmd.Use, " ")
-		cmd.Use, cmd.Aliases, cmd.Hidden = name+" "+arguments, nil, true
+		cmd.Use, cmd.Aliases, cmd.Hidden = strings.TrimSpace(name+" "+arguments), nil, true
 		all = append(all, cmd)
 	}
 	return all

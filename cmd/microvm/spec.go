@@ -26,7 +26,7 @@ func (f *specFlags) add(flags *pflag.FlagSet) {
 	flags.Var(processors{&f.spec.VCPUs}, "cpus", "virtual CPUs, 1 to 32")
 	flags.Var(processors{&f.spec.VCPUs}, "vcpus", "the same as --cpus")
 	flags.VarP(mebibytes{&f.spec.MemoryMiB}, "memory", "m", "memory in MiB, or with a unit, as 512m or 2g")
-	flags.StringVar(&f.spec.Kernel, "kernel", "", "path of an uncompressed kernel, or the name of one that `microvm kernel` has")
+	flags.StringVar(&f.spec.Kernel, "kernel", "", "path of an uncompressed kernel, or the name of one that microvm kernel ls lists")
 	flags.StringVar(&f.spec.Initrd, "initrd", "", "path of an initial RAM file system")
 	flags.StringVar(&f.spec.KernelArgs, "kernel-args", "", "appended to the kernel's command line")
 	flags.StringVar(&f.spec.Image, "image", "", "path of a base image, which the guest agent boots")

@@ -30,3 +30,11 @@ func stopCommand() *cobra.Command {
 	cmd.Flags().BoolVarP(&o.Force, "force", "f", false, "kill the VMM at once")
 	return cmd
 }
+
+// killCommand is stop --force by Docker's name.
+func killCommand() *cobra.Command {
+	cmd := stopCommand()
+	cmd.Flags().Set("force", "true")
+	cmd.Short = "End a machine at once; print how its run ended"
+	return cmd
+}

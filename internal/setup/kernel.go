@@ -50,7 +50,11 @@ func (r *runner) currentKernel(ctx context.Context, wanted string) (string, erro
 		if err == nil && wanted != "" && strings.HasPrefix(string(out), wanted+"\n") {
 			return wanted, nil
 		}
-		return "", errors.Join(fmt.Errorf("apt knows no package %s (supported: %s; elsewhere put vmlinuz, vmlinux and lib/modules/RELEASE of a kernel into CACHE/kernel/current, or import one with microvm kernel import)", named, strings.Join(supported, ", ")), err)
+		reason := fmt.Errorf("apt knows no package %s (supported: %s; elsewhere put vmlinuz, vmlinux and lib/modules/RELEASE of a kernel into CACHE/kernel/current, or import one with microvm kernel import)", named, strings.Join(supported, ", "))
+		if err != nil {
+			reason = fmt.Errorf("%w: %w", reason, err)
+		}
+		return "", reason
 	}
 	if name, err := show(); err == nil {
 		return name, nil
