@@ -46,7 +46,7 @@ func resolve(request *wire.Exec, kept []string) (*command, error) {
 	}
 	for _, text := range append(append([]string{request.Dir, request.User}, request.Argv...), request.Env...) {
 		if strings.ContainsRune(text, 0) {
-			return nil, refuse(wire.CodeInvalid, "a NUL byte stands in %q", text)
+			return nil, refuse(wire.CodeInvalid, "a NUL byte stands in an argument, a variable, the directory or the user") // which one may be a secret
 		}
 	}
 	who, credential, err := identity(request.User)
