@@ -229,14 +229,14 @@ func kernelRemoveCommand() *cobra.Command {
 		Use:   "rm NAME...",
 		Short: "Remove kernels; machines that were made with one keep theirs",
 		Args:  count(1, -1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := kernelDir()
 			if err != nil {
 				return err
 			}
 			var errs []error
 			for _, name := range args {
-				errs = append(errs, dir.Remove(name))
+				errs = append(errs, dir.Remove(cmd.Context(), name))
 			}
 			return errors.Join(errs...)
 		},

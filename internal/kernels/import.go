@@ -54,11 +54,11 @@ func (d Dir) Import(ctx context.Context, name string, s Source) (Kernel, error) 
 	if err := os.Mkdir(string(d), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return Kernel{}, err
 	}
-	temp, err := os.MkdirTemp(string(d), newPrefix)
+	temp, end, err := d.begin(ctx)
 	if err != nil {
 		return Kernel{}, err
 	}
-	defer os.RemoveAll(temp)
+	defer end()
 	if err := p.write(ctx, temp); err != nil {
 		return Kernel{}, err
 	}

@@ -7,7 +7,7 @@
 //	DIR/NAME/vmlinux               what Firecracker boots
 //	DIR/NAME/config                what it was configured with; where that is known
 //	DIR/NAME/lib/modules/RELEASE   its modules; where it has any
-//	DIR/.new-…                     one that is being made
+//	DIR/.new-…                     one that is being made or removed; what a killed process has left, the next one removes
 //
 // # Caveats
 //
@@ -15,6 +15,7 @@
 package kernels
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,6 +24,7 @@ import (
 	"strings"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/flock"
 	"github.com/tangle-network/microvm-runtime/internal/tidy"
 	"github.com/tangle-network/microvm-runtime/kernel"
 )
@@ -144,14 +146,42 @@ func countModules(dir string) (count int, err error) {
 }
 
 // Remove removes a kernel. Machines that were made with it keep theirs.
-func (d Dir) Remove(name string) error {
+func (d Dir) Remove(ctx context.Context, name string) error {
 	path, err := d.Path(name)
 	if err != nil {
 		return err
 	}
-	gone, err := os.MkdirTemp(string(d), newPrefix)
+	gone, end, err := d.begin(ctx)
 	if err != nil {
 		return err
 	}
-	return errors.Join(os.Rename(filepath.Dir(path), filepath.Join(gone, name)), os.RemoveAll(gone))
+	return errors.Join(os.Rename(filepath.Dir(path), filepath.Join(gone, name)), end())
+}
+
+// begin makes a directory for a kernel that comes or goes, one at a time: so what others have left was left by who was killed, and is removed. end must be called.
+func (d Dir) begin(ctx context.Context) (temp string, end func() error, err error) {
+	lock, err := flock.Dir(ctx, string(d))
+	if err != nil {
+		return "", nil, err
+	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
+	entries, err := os.ReadDir(string(d))
+	if err != nil {
+		return "", nil, err
+	}
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), newPrefix) {
+			if err := os.RemoveAll(filepath.Join(string(d), entry.Name())); err != nil {
+				return "", nil, err
+			}
+		}
+	}
+	if temp, err = os.MkdirTemp(string(d), newPrefix); err != nil {
+		return "", nil, err
+	}
+	return temp, func() error { return errors.Join(os.RemoveAll(temp), lock.Close()) }, nil
 }

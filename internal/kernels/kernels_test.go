@@ -3,6 +3,7 @@
 package kernels
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/flock"
 	"github.com/tangle-network/microvm-runtime/internal/testing/fakekernel"
 	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
 	"github.com/tangle-network/microvm-runtime/kernel"
@@ -175,7 +177,7 @@ func TestNames(t *testing.T) {
 		t.Errorf("list %q", got)
 	}
 	for _, name := range []string{"c", "", "..", "foreign", "a/../b"} {
-		for verb, err := range map[string]error{"path": second(d.Path(name)), "get": second(d.Get(name)), "remove": d.Remove(name)} {
+		for verb, err := range map[string]error{"path": second(d.Path(name)), "get": second(d.Get(name)), "remove": d.Remove(t.Context(), name)} {
 			says := `["a" "b"]`
 			if microvm.ValidateName(name) != nil {
 				says = "invalid name"
@@ -185,7 +187,7 @@ func TestNames(t *testing.T) {
 			}
 		}
 	}
-	if err := d.Remove("a"); err != nil {
+	if err := d.Remove(t.Context(), "a"); err != nil {
 		t.Error(err)
 	}
 	if got := list(); !slices.Equal(got, []string{"b"}) {
@@ -193,6 +195,48 @@ func TestNames(t *testing.T) {
 	}
 	if stays, err := Tree(string(d)).Remove(); err != nil || !slices.Equal(stays, []string{filepath.Join(string(d), "foreign")}) {
 		t.Errorf("stays %q, %v", stays, err)
+	}
+}
+
+// TestWhatAKilledImportLeftGoes: the next that makes or removes a kernel removes it, and nothing of one that is being made.
+func TestWhatAKilledImportLeftGoes(t *testing.T) {
+	d := newDir(t)
+	image := filepath.Join(tree(t, map[string]string{"vmlinux": string(fakekernel.Vmlinux(release))}), "vmlinux")
+	leave := func() string {
+		left := filepath.Join(string(d), newPrefix+"1234")
+		if err := errors.Join(os.MkdirAll(left+"/lib", 0o700), os.WriteFile(left+"/vmlinux", []byte("half"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		return left
+	}
+	for what, next := range map[string]func() error{
+		"import": func() error { return second(d.Import(t.Context(), "a", Source{Image: image})) },
+		"remove": func() error { return d.Remove(t.Context(), "b") },
+	} {
+		if _, err := d.Import(t.Context(), "b", Source{Image: image}); err != nil && !errors.Is(err, microvm.ErrExists) {
+			t.Fatal(err)
+		}
+		left := leave()
+		if err := next(); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if _, err := os.Lstat(left); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s leaves it: %v", what, err)
+		}
+	}
+	lock, err := flock.Dir(t.Context(), string(d)) // as one has that is under way
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	left := leave()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := d.Import(ctx, "c", Source{Image: image}); !errors.Is(err, microvm.ErrBusy) {
+		t.Errorf("beside another: %v", err)
+	}
+	if _, err := os.Lstat(left); err != nil {
+		t.Error(err)
 	}
 }
 
