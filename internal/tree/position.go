@@ -107,7 +107,7 @@ func (u *unpacker) fill(f *os.File, header *tar.Header) error {
 	defer func() { u.part = Position{} }()
 	size, key := header.Size, u.key
 	for n := int64(0); ; {
-		moved, err := io.CopyBuffer(struct{ io.Writer }{f}, u.tar, u.block)
+		moved, err := io.CopyBuffer(ended{ctx: u.ctx, w: f}, u.tar, u.block) // no byte of the tar is read for holes, however large
 		n += moved
 		u.progress.Bytes += moved
 		if err == nil || !u.cut() {

@@ -5,7 +5,9 @@ package tree_test
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"math"
@@ -15,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/tangle-network/microvm-runtime/internal/tree"
@@ -199,6 +202,51 @@ func TestEndlessTars(t *testing.T) {
 			t.Errorf("a huge file: %v, want %v", err, want)
 		}
 		w.check()
+	}
+}
+
+// counting tells of each byte that was read, of a reader that reads one at a time.
+type counting struct {
+	io.Reader
+	tell func()
+}
+
+func (c counting) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	if n > 0 {
+		c.tell()
+	}
+	return n, err
+}
+
+// holes is a tar with a sparse file of zeros alone, which needs no byte of the tar for them.
+func holes(t *testing.T, size int64) []byte {
+	t.Helper()
+	records := map[string]string{"XNU.sparse.major": "1", "XNU.sparse.minor": "0", "XNU.sparse.name": "f", "XNU.sparse.realsize": fmt.Sprint(size)}
+	const none = "0\n" // places with data
+	content := tarOf(t, file("f", none+strings.Repeat("\x00", 512-len(none))).with(func(h *tar.Header) { h.PAXRecords = records }))
+	content = bytes.ReplaceAll(content, []byte("XNU."), []byte("GNU.")) // which package tar does not write
+	return content[:len(content)-1024]
+}
+
+// TestContextEndsAFileOfHoles though nothing is read of its tar while it is written.
+func TestContextEndsAFileOfHoles(t *testing.T) {
+	for size, want := range map[int64]error{1 << 20: nil, 1 << 30: context.Canceled} {
+		w := newWorld(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		content := holes(t, size)
+		left := len(content)
+		all := counting{iotest.OneByteReader(bytes.NewReader(content)), func() {
+			if left--; left == 0 && want != nil {
+				cancel()
+			}
+		}}
+		progress, err := tree.Unpack(ctx, all, w.target, tree.PutOptions{})
+		if !errors.Is(err, want) || (progress.Bytes == size) != (want == nil) {
+			t.Errorf("%d bytes: %+v, %v, want %v", size, progress, err, want)
+		}
+		w.check()
+		cancel()
 	}
 }
 
