@@ -28,9 +28,16 @@ const (
 
 // copying is a request for files, from the agent's answer on.
 type copying struct {
-	conn net.Conn
-	in   *bufio.Reader
-	out  *wire.DataWriter
+	conn   net.Conn
+	in     *bufio.Reader
+	out    *wire.DataWriter
+	cancel context.CancelFunc // ends the work; nil where others do
+}
+
+// Close ends the connection, and the work, which need not read or write there.
+func (c *copying) Close() error {
+	c.cancel()
+	return c.conn.Close()
 }
 
 func (s *Server) readFiles(w http.ResponseWriter, r *http.Request) {
@@ -205,19 +212,18 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, work func(context
 		fail(w, err)
 		return
 	}
-	defer conn.Close()
-	if err := s.hold(conn); err != nil {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &copying{conn: conn, in: buffered.Reader, out: wire.NewDataWriter(conn), cancel: cancel}
+	defer c.Close()
+	if err := s.hold(c); err != nil {
 		refuseHijacked(conn, err)
 		return
 	}
-	defer s.let(conn)
+	defer s.let(c)
 	conn.SetDeadline(time.Time{})
 	if _, err := io.WriteString(conn, switching); err != nil {
 		return
 	}
-	c := &copying{conn: conn, in: buffered.Reader, out: wire.NewDataWriter(conn)}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
 	work(ctx, c)
 }
 

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,7 +14,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/tangle-network/microvm-runtime/internal/tree"
 	"github.com/tangle-network/microvm-runtime/internal/wire"
 )
 
@@ -116,6 +119,29 @@ func TestAWriteThatFailsIsToldWhileItIsSent(t *testing.T) {
 		t.Errorf("%+v", result)
 	}
 	conn.Close()
+}
+
+// TestACopyThatReadsNothingEndsToo, as one of holes alone.
+func TestACopyThatReadsNothingEndsToo(t *testing.T) {
+	h := newHost(t, Options{})
+	begun := make(chan bool)
+	h.server.unpack = func(ctx context.Context, _ io.Reader, _ string, _ tree.PutOptions) (tree.Progress, error) {
+		close(begun)
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Second):
+			t.Error("its context does not end")
+		}
+		return tree.Progress{}, ctx.Err()
+	}
+	h.copy(wire.PathFilesWrite, wire.FilesWrite{Path: t.TempDir(), Tar: true})
+	<-begun
+	h.server.EndCopies()
+	h.server.mu.Lock()
+	defer h.server.mu.Unlock()
+	if n := len(h.server.copies); n != 0 {
+		t.Errorf("%d are left", n)
+	}
 }
 
 func TestCopiesAreBoundedAndEnd(t *testing.T) {
