@@ -83,7 +83,7 @@ func TestNamedKernel(t *testing.T) {
 	if info, err := vm.Info(t.Context()); err != nil || info.Spec.Kernel != imported.Vmlinux {
 		t.Errorf("kernel %q, %v", info.Spec.Kernel, err)
 	}
-	if err := dir.Remove("6.1.0-9"); err != nil {
+	if err := dir.Remove(t.Context(), "6.1.0-9"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := rt.Create(t.Context(), "two", microvm.Spec{Diskless: true, Kernel: "6.1.0-9"}); !errors.Is(err, microvm.ErrInvalid) {
