@@ -23,6 +23,8 @@ const (
 	minLayerMiB  = 16
 	maxLayerMiB  = 1 << 24
 	maxUID       = 1<<31 - 2
+
+	maxNameservers = 3 // as libc
 )
 
 // FromEnv returns a Runtime with the options of the environment; see [OptionsFromEnv].
@@ -59,6 +61,7 @@ func FromEnv() (*microvm.Runtime, error) {
 //	MICROVM_NETWORK_SUBNET          Subnet
 //	MICROVM_NETWORK_EGRESS          Uplink
 //	MICROVM_NETWORK_MTU             MTU
+//	MICROVM_NAMESERVERS             Nameservers: ADDRESS[:PORT], several with commas between them
 func OptionsFromEnv(lookup func(string) (string, bool)) (Options, error) {
 	e := environment{lookup: lookup}
 	o := Options{
@@ -85,6 +88,7 @@ func OptionsFromEnv(lookup func(string) (string, bool)) (Options, error) {
 		Subnet:      e.subnet("MICROVM_NETWORK_SUBNET"),
 		Uplink:      e.link("MICROVM_NETWORK_EGRESS"),
 		MTU:         e.number(minMTU, maxMTU, "MICROVM_NETWORK_MTU"),
+		Nameservers: e.servers("MICROVM_NAMESERVERS"),
 	}
 	return o, e.err
 }
@@ -147,6 +151,30 @@ func (e *environment) link(names ...string) string {
 		e.bad(name, value, "must be the name of a network interface")
 	}
 	return value
+}
+
+// servers returns addresses with ports, which may be left out.
+func (e *environment) servers(names ...string) (servers []netip.AddrPort) {
+	name, value := e.first(names)
+	if name == "" {
+		return nil
+	}
+	for text := range strings.SplitSeq(value, ",") {
+		text = strings.TrimSpace(text)
+		server, err := netip.ParseAddrPort(text)
+		if address, bare := netip.ParseAddr(text); bare == nil {
+			server, err = netip.AddrPortFrom(address, 53), nil
+		}
+		if err != nil || server.Port() == 0 {
+			e.bad(name, value, "must be addresses with or without a port, such as 10.0.0.53,[2001:db8::53]:5353")
+			return nil
+		}
+		servers = append(servers, server)
+	}
+	if len(servers) > maxNameservers {
+		e.bad(name, value, fmt.Sprintf("must be at most %d", maxNameservers))
+	}
+	return servers
 }
 
 func (e *environment) number(least, most int, names ...string) int {

@@ -50,6 +50,7 @@ var variables = map[string]struct {
 	"MICROVM_NETWORK_SUBNET":         {"172.30.0.1/24", "172.30.0.0", Options{Subnet: netip.MustParsePrefix("172.30.0.0/24")}},
 	"MICROVM_NETWORK_EGRESS":         {"eth0", "an interface of more than 15 bytes", Options{Uplink: "eth0"}},
 	"MICROVM_NETWORK_MTU":            {"1400", "70000", Options{MTU: 1400}},
+	"MICROVM_NAMESERVERS":            {"10.0.0.53, [2001:db8::53]:5353", "10.0.0.53:", Options{Nameservers: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.53:53"), netip.MustParseAddrPort("[2001:db8::53]:5353")}}},
 	"MICROVM_JAILER_CGROUP_PARENT":   {"microvm.slice", "../microvm.slice", Options{Slice: "/microvm.slice"}},
 }
 
@@ -155,6 +156,7 @@ func TestBadOptions(t *testing.T) {
 		"Options.Agent":       func(o *Options) { o.Agent = "a" },
 		"Options.Slice":       func(o *Options) { o.Slice = "s" },
 		"Options.FirstUID":    func(o *Options) { o.FirstUID = -1 },
+		"Options.Nameservers": func(o *Options) { o.Nameservers = []netip.AddrPort{{}} },
 		"Options.Limits":      func(o *Options) { o.Limits.VMs = -1 },
 		"Spec.VCPUs":          func(o *Options) { o.VCPUs = 33 },
 		"Spec.MemoryMiB":      func(o *Options) { o.MemoryMiB = -1 },

@@ -55,7 +55,8 @@ func (d *driver) startGuard(ctx context.Context, n *network.Network) error {
 		defer leaf.Close()
 	}
 	info := n.Info()
-	err := guard.Start(ctx, d.guardPath(), d.options.HelperPath, leaf, guard.Setting{Hub: n.HubPath(), Address: info.Hub, Subnet: info.Subnet})
+	setting := guard.Setting{Hub: n.HubPath(), Address: info.Hub, Subnet: info.Subnet, Nameservers: d.options.Nameservers}
+	err := guard.Start(ctx, d.guardPath(), d.options.HelperPath, leaf, setting)
 	if err != nil && leaf != nil {
 		err = errors.Join(err, leaf.Remove())
 	}

@@ -52,6 +52,9 @@ type Options struct {
 	Uplink     string // The host's interface to the outside. Optional: whichever the host's routes lead to.
 	HelperPath string // A program whose main calls Helper, such as `microvm`. Optional: this one, if its main does.
 	MTU        int    // Of the machines' network, in bytes, 576 to 65535. Optional: the uplink's.
+	// Nameservers are asked for the names that machines' policies allow, from the host's network namespace: at most 3. Processes that share a state directory should have the same.
+	// Optional: those of /etc/resolv.conf, as they are at each question.
+	Nameservers []netip.AddrPort
 
 	Limits Limits       // Optional: none.
 	Logger *slog.Logger // Optional: silent.
@@ -140,6 +143,14 @@ func (o *Options) check() error {
 	}
 	if len(o.Uplink) > maxLink || strings.ContainsAny(o.Uplink, "/ \t\n:") {
 		return badOption("Uplink", o.Uplink, "must be the name of a network interface")
+	}
+	if len(o.Nameservers) > maxNameservers {
+		return badOption("Nameservers", len(o.Nameservers), fmt.Sprintf("must be at most %d", maxNameservers))
+	}
+	for _, server := range o.Nameservers {
+		if !server.IsValid() || server.Port() == 0 {
+			return badOption("Nameservers", server, "must be an address and a port")
+		}
 	}
 	if o.Subnet.IsValid() {
 		if err := network.CheckSubnet(o.Subnet); err != nil {

@@ -4,6 +4,7 @@ package guard
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"net/netip"
@@ -288,5 +289,47 @@ func TestHostControlRefusesNonsense(t *testing.T) {
 	}
 	if err := (Client{w.dir}).Sync(t.Context(), netip.MustParseAddr("10.78.0.99")); err != nil {
 		t.Errorf("of a machine that there is not: %v", err)
+	}
+}
+
+// TestHostNameserversOfTheSetting: what a guard's process is told is whom it asks, in place of the host's own servers.
+func TestHostNameserversOfTheSetting(t *testing.T) {
+	w := newWorld(t)
+	if err := w.server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, query *dns.Msg) {
+		reply := new(dns.Msg).SetReply(query)
+		reply.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: query.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: netlab.Echo.AsSlice()}}
+		w.WriteMsg(reply)
+	})}
+	done := make(chan error, 1)
+	go func() { done <- server.ActivateAndServe() }()
+	t.Cleanup(func() {
+		if err := errors.Join(conn.Close(), <-done); err != nil {
+			t.Log(err) // its socket is closed
+		}
+	})
+	info := w.net.Info()
+	text, err := json.Marshal(Setting{Hub: w.net.HubPath(), Address: info.Hub, Subnet: info.Subnet, Nameservers: []netip.AddrPort{conn.LocalAddr().(*net.UDPAddr).AddrPort()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var setting Setting
+	if err := json.Unmarshal(text, &setting); err != nil {
+		t.Fatal(err)
+	}
+	config := setting.config()
+	config.Dir = w.dir
+	if w.server, err = Serve(config); err != nil {
+		t.Fatal(err)
+	}
+	w.set(false, "only.example")
+	if address, code := w.look("only.example"); address != netlab.Echo {
+		t.Errorf("only.example is %v, %s", address, dns.RcodeToString[code])
 	}
 }

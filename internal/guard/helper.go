@@ -12,6 +12,7 @@ import (
 
 	"github.com/tangle-network/microvm-runtime/internal/cgroup"
 	"github.com/tangle-network/microvm-runtime/internal/helper"
+	"github.com/tangle-network/microvm-runtime/internal/resolver"
 	"github.com/tangle-network/microvm-runtime/internal/tidy"
 )
 
@@ -25,6 +26,17 @@ type Setting struct {
 	Hub     string       `json:"hub"` // As of Config.
 	Address netip.Addr   `json:"address"`
 	Subnet  netip.Prefix `json:"subnet"`
+
+	Nameservers []netip.AddrPort `json:"nameservers,omitempty"` // Optional: those of /etc/resolv.conf.
+}
+
+// config is what a guard of this setting serves.
+func (s Setting) config() Config {
+	c := Config{Hub: s.Hub, Address: s.Address, Subnet: s.Subnet}
+	if len(s.Nameservers) > 0 {
+		c.Upstream = resolver.NewFixed(s.Nameservers...)
+	}
+	return c
 }
 
 // Kind is the guard as a helper.
@@ -37,7 +49,9 @@ func serve(ctx context.Context, session *helper.Session) error {
 	if err := json.Unmarshal(session.Config(), &setting); err != nil {
 		return err
 	}
-	s, err := Serve(Config{Dir: session.Dir(), Hub: setting.Hub, Address: setting.Address, Subnet: setting.Subnet, Log: session.Log()})
+	config := setting.config()
+	config.Dir, config.Log = session.Dir(), session.Log()
+	s, err := Serve(config)
 	if err != nil {
 		return err
 	}

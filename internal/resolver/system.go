@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -24,10 +25,11 @@ const (
 	patience   = 2 * time.Second
 )
 
-// System asks the name servers of the host.
+// System asks the name servers of the host, or others that are fixed.
 type System struct {
-	path string
-	port string
+	path  string
+	port  string
+	fixed []string // in place of the file's
 
 	mu   sync.Mutex
 	good string // the server that answered last
@@ -39,6 +41,15 @@ var _ Upstream = (*System)(nil)
 // An empty path is /etc/resolv.conf. Of the file's options none is heeded.
 func NewSystem(path string) *System {
 	return &System{path: cmp.Or(path, "/etc/resolv.conf"), port: "53"}
+}
+
+// NewFixed returns an upstream of these servers, at least one, in place of a file's.
+func NewFixed(servers ...netip.AddrPort) *System {
+	s := &System{}
+	for _, server := range servers {
+		s.fixed = append(s.fixed, server.String())
+	}
+	return s
 }
 
 // Exchange asks one server after the other, twice, beginning with the one that answered last, by UDP, and by TCP what is too long for that.
@@ -73,15 +84,14 @@ func (s *System) Exchange(ctx context.Context, query *dns.Msg) (*dns.Msg, error)
 	return nil, failed
 }
 
-// servers returns the servers that the file names now, the one that answered last before the others.
+// servers returns the addresses of the servers that there are now, the one that answered last before the others.
 func (s *System) servers() ([]string, error) {
-	config, err := dns.ClientConfigFromFile(s.path)
-	if err != nil {
-		return nil, fmt.Errorf("name servers of the host: %w", err)
-	}
-	servers := config.Servers[:min(len(config.Servers), maxServers)]
-	if len(servers) == 0 {
-		return nil, fmt.Errorf("name servers of the host: there is none in %s", s.path)
+	servers := s.fixed
+	if servers == nil {
+		var err error
+		if servers, err = s.read(); err != nil {
+			return nil, err
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,12 +101,26 @@ func (s *System) servers() ([]string, error) {
 	return servers, nil
 }
 
+// read returns the servers that the file names.
+func (s *System) read() (servers []string, err error) {
+	config, err := dns.ClientConfigFromFile(s.path)
+	if err != nil {
+		return nil, fmt.Errorf("name servers of the host: %w", err)
+	}
+	for _, server := range config.Servers[:min(len(config.Servers), maxServers)] {
+		servers = append(servers, net.JoinHostPort(server, s.port))
+	}
+	if len(servers) == 0 {
+		return nil, fmt.Errorf("name servers of the host: there is none in %s", s.path)
+	}
+	return servers, nil
+}
+
 // ask asks one server, from a port of its own each time: who wants to forge an answer must guess it.
 func (s *System) ask(ctx context.Context, query *dns.Msg, server string) (*dns.Msg, error) {
-	address := net.JoinHostPort(server, s.port)
-	reply, err := exchange(ctx, "udp", query, address)
+	reply, err := exchange(ctx, "udp", query, server)
 	if err == nil && reply.Truncated {
-		reply, err = exchange(ctx, "tcp", query, address)
+		reply, err = exchange(ctx, "tcp", query, server)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", server, err)

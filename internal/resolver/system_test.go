@@ -3,6 +3,7 @@ package resolver_test
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -60,6 +61,23 @@ func TestTheHostsServersAreAskedAsTheyAre(t *testing.T) {
 	reply, err := system.Exchange(t.Context(), question("good.example."))
 	if err != nil || reply.Rcode == dns.RcodeSuccess {
 		t.Errorf("%v, %v", reply, err)
+	}
+}
+
+func TestFixedServersAreAskedInPlaceOfTheHosts(t *testing.T) {
+	first, port := startUpstream(t, "127.0.0.2", "0")
+	second, _ := startUpstream(t, "127.0.0.3", port)
+	first.set("good.example A", "60 A 1.1.1.1")
+	second.set("good.example A", "60 A 2.2.2.2")
+	system := resolver.NewFixed(netip.MustParseAddrPort("127.0.0.2:"+port), netip.MustParseAddrPort("127.0.0.3:"+port))
+	for _, step := range []struct {
+		says int
+		want string
+	}{{dns.RcodeSuccess, "NOERROR good.example.=1.1.1.1"}, {dns.RcodeServerFailure, "NOERROR good.example.=2.2.2.2"}} {
+		first.say("good.example", step.says)
+		if reply, err := system.Exchange(t.Context(), question("good.example.")); err != nil || say(reply) != step.want {
+			t.Errorf("%v, %v, want %s", reply, err, step.want)
+		}
 	}
 }
 
