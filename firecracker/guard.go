@@ -27,40 +27,31 @@ const guardDir = "guard" // below the socket directory
 
 func (d *driver) guardPath() string { return filepath.Join(d.options.SocketDir, guardDir) }
 
-// setGuard tells the guard a machine's policy, and sees to it that one lives where the policy has names.
+// setGuard tells the guard a machine's policy, and sees to it that one lives where the policy has names, or names are told.
 func (d *driver) setGuard(ctx context.Context, n *network.Network, slot *network.Slot, record *state.Record) error {
 	entry := guard.Entry{
 		UID: record.UID, Address: slot.Addresses.Slot, Namespace: slot.Namespace, Rules: record.Rules, VerifySNI: record.Spec.Network.Egress.VerifySNI,
 	}
-	if !entry.Needed() {
+	if !entry.Needed() && !d.options.TellNames {
 		return d.leaveGuard(ctx, entry)
 	}
 	if err := guard.Write(d.guardPath(), entry); err != nil {
 		return err
 	}
 	if err := d.startGuard(ctx, n); err != nil {
-		return fmt.Errorf("the policy has names: %w", err)
+		return fmt.Errorf("names: %w", err)
 	}
 	return guard.Client{Dir: d.guardPath()}.Sync(ctx, entry.Address)
 }
 
 func (d *driver) startGuard(ctx context.Context, n *network.Network) error {
-	var leaf *cgroup.Leaf
-	if lives, err := guard.Lives(d.guardPath()); err != nil {
-		return err
-	} else if !lives && d.slice != nil {
-		if leaf, err = d.slice.NewLeaf(guardDir); err != nil {
-			return err
-		}
-		defer leaf.Close()
+	var leaf func() (*cgroup.Leaf, error)
+	if d.slice != nil {
+		leaf = func() (*cgroup.Leaf, error) { return d.slice.NewLeaf(guardDir) }
 	}
 	info := n.Info()
 	setting := guard.Setting{Hub: n.HubPath(), Address: info.Hub, Subnet: info.Subnet, Nameservers: d.options.Nameservers}
-	err := guard.Start(ctx, d.guardPath(), d.options.HelperPath, leaf, setting)
-	if err != nil && leaf != nil {
-		err = errors.Join(err, leaf.Remove())
-	}
-	return err
+	return guard.Start(ctx, d.guardPath(), d.options.HelperPath, leaf, setting)
 }
 
 // leaveGuard takes a machine from the guard. One that lives must have heard it: it would open addresses for who has the slot next.
@@ -100,7 +91,7 @@ func (d *driver) removeGuard(ctx context.Context) error {
 		return err
 	}
 	if d.slice != nil {
-		if leaf, err := d.slice.Leaf(guardDir); err == nil {
+		if leaf, err := d.slice.Leaf(guardDir); err == nil && leaf != nil {
 			return errors.Join(leaf.Remove(), leaf.Close())
 		}
 	}

@@ -55,6 +55,9 @@ type Options struct {
 	// Nameservers are asked for the names that machines' policies allow, from the host's network namespace: at most 3. Processes that share a state directory should have the same.
 	// Optional: those of /etc/resolv.conf, as they are at each question.
 	Nameservers []netip.AddrPort
+	// TellNames has the helper answer machines whose policy has no names, too: it refuses all that they ask for, and Stats tells what that was. Otherwise nobody answers them, and a helper
+	// is started only for a machine whose policy has names.
+	TellNames bool
 
 	Limits Limits       // Optional: none.
 	Logger *slog.Logger // Optional: silent.

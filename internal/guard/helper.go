@@ -67,8 +67,8 @@ func needed(session *helper.Session) bool {
 	return err != nil || len(all) > 0
 }
 
-// Start sees to it that a guard lives. Path is as of helper.Spec.
-func Start(ctx context.Context, dir, path string, leaf *cgroup.Leaf, setting Setting) error {
+// Start sees to it that a guard lives. Path and leaf are as of helper.Spec.
+func Start(ctx context.Context, dir, path string, leaf func() (*cgroup.Leaf, error), setting Setting) error {
 	config, err := json.Marshal(setting)
 	if err != nil {
 		return err

@@ -36,12 +36,12 @@ const (
 // Spec says which helper there is to be. Required are Kind, Version and Dir.
 type Spec struct {
 	Kind    string
-	Version string // A helper of another version is replaced.
-	Dir     string // Absolute; it is there, and nobody but its owner can write to it.
-	Config  []byte // What the helper is told. A helper that was told otherwise is replaced. At most 64 KiB. Optional.
-	Path    string // The program, whose main calls Main. Optional: this one, if its main did.
-	Cgroup  *cgroup.Leaf
-	Timeout time.Duration // How long a helper may take until it serves. Optional: 10 seconds.
+	Version string                       // A helper of another version is replaced.
+	Dir     string                       // Absolute; it is there, and nobody but its owner can write to it.
+	Config  []byte                       // What the helper is told. A helper that was told otherwise is replaced. At most 64 KiB. Optional.
+	Path    string                       // The program, whose main calls Main. Optional: this one, if its main did.
+	Cgroup  func() (*cgroup.Leaf, error) // Makes the leaf that a helper begins in, when one is started. Optional.
+	Timeout time.Duration                // How long a helper may take until it serves. Optional: 10 seconds.
 }
 
 // Handle is a helper that serves, or has served.
@@ -189,8 +189,25 @@ func (s Spec) program() (string, error) {
 		microvm.ErrUnsupported)
 }
 
-// launch starts one, and waits until it serves. It is gone when an error is returned.
-func launch(ctx context.Context, spec Spec, at place) (h *Handle, err error) {
+// launch starts one, in a leaf of its own where such are made. Of one that does not serve nothing stays.
+func launch(ctx context.Context, spec Spec, at place) (*Handle, error) {
+	if spec.Cgroup == nil {
+		return launchIn(ctx, spec, at, nil)
+	}
+	leaf, err := spec.Cgroup()
+	if err != nil {
+		return nil, err
+	}
+	defer leaf.Close()
+	h, err := launchIn(ctx, spec, at, leaf)
+	if err != nil {
+		err = errors.Join(err, leaf.Remove())
+	}
+	return h, err
+}
+
+// launchIn starts one, and waits until it serves. It is gone when an error is returned.
+func launchIn(ctx context.Context, spec Spec, at place, leaf *cgroup.Leaf) (h *Handle, err error) {
 	program, err := spec.program()
 	if err != nil {
 		return nil, err
@@ -211,7 +228,7 @@ func launch(ctx context.Context, spec Spec, at place) (h *Handle, err error) {
 	}
 	defer reader.Close()
 	process, err := vmm.Start(vmm.Command{
-		Path: program, Name: "microvm-" + spec.Kind, Args: []string{spec.Dir}, Dir: "/", Env: []string{marker + "=" + string(text)}, Stdout: writer, Stderr: log, Cgroup: spec.Cgroup,
+		Path: program, Name: "microvm-" + spec.Kind, Args: []string{spec.Dir}, Dir: "/", Env: []string{marker + "=" + string(text)}, Stdout: writer, Stderr: log, Cgroup: leaf,
 	})
 	writer.Close()
 	if err != nil {
