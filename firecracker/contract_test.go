@@ -90,6 +90,12 @@ func contents(t *testing.T, item inventory.Item) string {
 // testOptions returns options whose state is the test's own, and checks when it ends that nothing of it is left on the host.
 func testOptions(t *testing.T, p setup.Parts, bare bool) Options {
 	t.Helper()
+	return testOptionsOn(t, p, bare, nil)
+}
+
+// testOptionsOn is testOptions with a network namespace that stands for the host's; nil: an empty one.
+func testOptionsOn(t *testing.T, p setup.Parts, bare bool, host *netns.Namespace) Options {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "microvm-")
 	if err != nil {
 		t.Fatal(err)
@@ -104,15 +110,18 @@ func testOptions(t *testing.T, p setup.Parts, bare bool) Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.hostNet, err = netns.Make(filepath.Join(dir, "host.net")) // what machines' networks do to a host, they do to this one
-	if err != nil {
-		t.Fatal(err)
+	closeHost := func() error { return nil }
+	if o.hostNet = host; host == nil {
+		if o.hostNet, err = netns.Make(filepath.Join(dir, "host.net")); err != nil { // what machines' networks do to a host, they do to this one
+			t.Fatal(err)
+		}
+		closeHost = func() error { return errors.Join(o.hostNet.Close(), netns.Remove(o.hostNet.Path())) }
 	}
 	t.Cleanup(func() {
 		if purged, err := Purge(context.Background(), o); err != nil || len(purged.Stays) > 0 { // t.Context has ended
 			t.Errorf("purge: %v, and %q stays", err, purged.Stays)
 		}
-		if err := errors.Join(o.hostNet.Close(), netns.Remove(o.hostNet.Path())); err != nil {
+		if err := closeHost(); err != nil {
 			t.Error(err)
 		}
 		after, err := inventory.Take(census)
