@@ -147,7 +147,7 @@ func (e *eventPrinter) print(event microvm.Event) error {
 		exit = " " + event.Exit.String()
 	}
 	if event.Denied != nil {
-		exit = fmt.Sprintf(" %s (%s opens it)", event.Denied.Address, event.Denied.Opens())
+		exit = fmt.Sprintf(" %s (%s opens it)", deniedText(*event.Denied), event.Denied.Opens())
 	}
 	_, err := fmt.Fprintf(e.out, "%s %s %s %s%s\n", event.Time.Local().Format(time.RFC3339Nano), event.UID, event.Name, event.Type, exit)
 	return err

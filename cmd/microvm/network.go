@@ -135,14 +135,22 @@ func tellDenied(ctx context.Context, vm *microvm.VM) {
 			fmt.Fprintf(os.Stderr, "microvm: and %d more were denied\n", len(stats.Network.Denied)-i)
 			return
 		}
-		what := flow.Name
-		if what == "" {
-			what = netip.AddrPortFrom(flow.Address, flow.Port).String()
-			if flow.Port == 0 {
-				what = flow.Address.String()
-			}
-			what = string(flow.Protocol) + " " + what
-		}
-		fmt.Fprintf(os.Stderr, "microvm: denied: %s (--allow %s opens it)\n", what, flow.Opens())
+		fmt.Fprintln(os.Stderr, toldDenied(flow))
 	}
+}
+
+// toldDenied is what is said of a flow that was denied.
+func toldDenied(flow microvm.DeniedFlow) string {
+	return fmt.Sprintf("microvm: denied: %s (--allow %s opens it)", deniedText(flow), flow.Opens())
+}
+
+// deniedText is the name that was denied, or the protocol and where to.
+func deniedText(flow microvm.DeniedFlow) string {
+	switch {
+	case flow.Name != "":
+		return flow.Name
+	case flow.Port == 0:
+		return fmt.Sprintf("%s %s", flow.Protocol, flow.Address)
+	}
+	return fmt.Sprintf("%s %s", flow.Protocol, netip.AddrPortFrom(flow.Address, flow.Port))
 }

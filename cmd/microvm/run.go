@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/firecracker"
 	"github.com/tangle-network/microvm-runtime/image"
 )
 
@@ -50,7 +51,8 @@ func runCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return runtimeVerb(f.run)(cmd, args)
+			tell := func(o *firecracker.Options) { o.TellNames = true } // who runs a command is told which names it was denied
+			return runtimeVerbWith(tell, f.run)(cmd, args)
 		},
 	}
 	f.spec.add(cmd.Flags())

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -13,8 +14,18 @@ import (
 
 // runtimeVerb makes a command's function of a verb on the runtime of the environment.
 func runtimeVerb(verb func(ctx context.Context, rt *microvm.Runtime, args []string) error) func(*cobra.Command, []string) error {
+	return runtimeVerbWith(func(*firecracker.Options) {}, verb)
+}
+
+// runtimeVerbWith is runtimeVerb with a change of the options of the environment.
+func runtimeVerbWith(change func(*firecracker.Options), verb func(ctx context.Context, rt *microvm.Runtime, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		rt, err := firecracker.FromEnv()
+		options, err := firecracker.OptionsFromEnv(os.LookupEnv)
+		if err != nil {
+			return err
+		}
+		change(&options)
+		rt, err := firecracker.New(options)
 		if err != nil {
 			return err
 		}
