@@ -12,6 +12,7 @@ import (
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/guest"
+	"github.com/tangle-network/microvm-runtime/internal/netns"
 	"github.com/tangle-network/microvm-runtime/internal/setup"
 	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
 )
@@ -26,9 +27,16 @@ type labRig struct {
 
 func newLabRig(t *testing.T, bare bool) *labRig {
 	t.Helper()
+	return newLabRigOn(t, bare, nil, func(*Options) {})
+}
+
+// newLabRigOn is newLabRig with a network namespace that stands for the host's, nil: an empty one, and a change of its options.
+func newLabRigOn(t *testing.T, bare bool, host *netns.Namespace, change func(*Options)) *labRig {
+	t.Helper()
 	p := ring.Lab(t)
-	o := testOptions(t, p, bare)
+	o := testOptionsOn(t, p, bare, host)
 	o.Kernel, o.Modules, o.Image, o.Agent, o.MemoryMiB = p.Vmlinux, p.Modules, p.Base, p.Agent, 256
+	change(&o)
 	r := &labRig{t: t, parts: p, options: o}
 	r.open()
 	return r
