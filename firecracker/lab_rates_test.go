@@ -34,9 +34,9 @@ const (
 
 // How long is measured, after what a limit lets through at its begin.
 const (
-	rateSkip    = 2 * time.Second
-	rateSeconds = 10 * time.Second
-	rateFree    = time.Second // without a limit
+	rateSkip  = 2 * time.Second
+	rateWhile = 10 * time.Second
+	rateFree  = time.Second // without a limit
 )
 
 // Of frames and reads, in bytes.
@@ -204,7 +204,7 @@ func (n *labNet) testRates(t *testing.T) {
 	var running sync.WaitGroup
 	measure := func(p *prober, l load, name, since string, want float64) {
 		running.Go(func() {
-			rate, err := l.run(p, rateSkip, rateSeconds)
+			rate, err := l.run(p, rateSkip, rateWhile)
 			report := fmt.Sprintf("%s, limited %s: %.0f a second, limit %.0f, %.0f without", name, since, rate, want, free[name])
 			t.Log(report)
 			if err != nil || math.Abs(rate-want) > 0.15*want || want > 0.2*free[name] {

@@ -26,6 +26,7 @@ type guarded struct{ *testing.M }
 func (g guarded) Run() int { return leak.Main(g.M) }
 
 func TestMain(m *testing.M) {
+	firecracker.Helper() // of the microvm that this program is, too
 	testscript.Main(guarded{m}, map[string]func(){"microvm": main})
 }
 
