@@ -13,6 +13,7 @@ import (
 	"github.com/tangle-network/microvm-runtime/firecracker/api"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
+	"github.com/tangle-network/microvm-runtime/internal/testing/tinyguest"
 )
 
 func TestLimiter(t *testing.T) {
@@ -95,4 +96,32 @@ func TestRealLimitsOfDisks(t *testing.T) {
 		}
 		r.destroy(vm)
 	})
+}
+
+// TestRealLimitsOfNetwork: the VMM has taken what was asked for, at create and at an update, and what an update lifts is limited no more.
+func TestRealLimitsOfNetwork(t *testing.T) {
+	r := newRig(t, ring.Real(t), false, tinyguest.Program{Text: marker + "\n"})
+	slow, odd := &microvm.RateLimit{BytesPerSecond: 1 << 20, BytesBurst: 1 << 24, OpsPerSecond: 50}, &microvm.RateLimit{OpsPerSecond: 2000, OpsBurst: 10}
+	r.spec.Network = &microvm.Network{Receive: slow, Transmit: odd}
+	vm := r.create("one")
+	r.start(vm)
+	client := r.driver.client(must(r.driver.state.ReadRecord(vm.UID())))
+	defer client.Close()
+	expect := func(receive, transmit *api.RateLimiter) {
+		t.Helper()
+		config, err := client.GetVMConfig(t.Context())
+		if err != nil || len(config.NetworkInterfaces) != 1 {
+			t.Fatalf("%+v, %v", config, err)
+		}
+		got := config.NetworkInterfaces[0]
+		if !reflect.DeepEqual(got.RxRateLimiter, receive) || !reflect.DeepEqual(got.TxRateLimiter, transmit) {
+			t.Errorf("receive %s, transmit %s, want %s, %s", asJSON(got.RxRateLimiter), asJSON(got.TxRateLimiter), asJSON(receive), asJSON(transmit))
+		}
+	}
+	expect(limiter(slow), limiter(odd))
+	if err := vm.Update(t.Context(), microvm.Change{Receive: odd, Transmit: &microvm.RateLimit{}}); err != nil {
+		t.Fatal(err)
+	}
+	expect(limiter(odd), nil)
+	r.destroy(vm)
 }
