@@ -3,18 +3,20 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/vishvananda/netlink"
 
 	"github.com/tangle-network/microvm-runtime/firecracker"
 	"github.com/tangle-network/microvm-runtime/internal/inventory"
+	"github.com/tangle-network/microvm-runtime/internal/netns"
 	"github.com/tangle-network/microvm-runtime/internal/testing/leak"
 	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
 	"github.com/tangle-network/microvm-runtime/internal/testing/tinyguest"
@@ -27,7 +29,45 @@ func (g guarded) Run() int { return leak.Main(g.M) }
 
 func TestMain(m *testing.M) {
 	firecracker.Helper() // of the microvm that this program is, too
-	testscript.Main(guarded{m}, map[string]func(){"microvm": main})
+	testscript.Main(guarded{m}, map[string]func(){"microvm": func() {
+		enterHost()
+		main()
+	}})
+}
+
+// hostEnv is the path of the network namespace that stands for the host's.
+const hostEnv = "MICROVM_TEST_HOST"
+
+// enterHost executes this process anew in that namespace, where there is one: what machines' networks do to a host, they do to that one.
+func enterHost() {
+	path := os.Getenv(hostEnv)
+	if path == "" {
+		return
+	}
+	ns, err := netns.Open(path)
+	if err == nil {
+		err = os.Unsetenv(hostEnv)
+	}
+	if err == nil {
+		err = ns.Do(func() error { return syscall.Exec("/proc/self/exe", os.Args, os.Environ()) })
+	}
+	panic(err)
+}
+
+// makeHost makes such a namespace, with nothing in it but its own loopback.
+func makeHost(path string) error {
+	ns, err := netns.Make(path)
+	if err != nil {
+		return err
+	}
+	err = ns.Do(func() error {
+		loopback, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(loopback)
+	})
+	return errors.Join(err, ns.Close())
 }
 
 // TestRealScripts runs what testdata/script says, each script with a state of its own, jailed, with guests of a few instructions.
@@ -45,7 +85,11 @@ func TestRealScripts(t *testing.T) {
 				"MICROVM_FIRECRACKER_BIN": p.Firecracker, "MICROVM_STATE_DIR": filepath.Join(dir, "state"), "MICROVM_SOCKET_DIR": filepath.Join(dir, "run"),
 				"MICROVM_JAILER_CGROUP_PARENT": leak.Slice(filepath.Base(dir)), "MICROVM_KERNEL": filepath.Join(dir, "runs"), "MICROVM_MEM_MIB": "128",
 				"GORACE": "atexit_sleep_ms=0", // else each command waits a second for races to be told
+				hostEnv:  filepath.Join(dir, "host.net"),
 				"ENDS":   filepath.Join(dir, "ends"), "CRASHES": filepath.Join(dir, "crashes"), "DIR": dir,
+			}
+			if err := makeHost(variables[hostEnv]); err != nil {
+				return err
 			}
 			for name, after := range map[string]tinyguest.After{"runs": tinyguest.Halt, "ends": tinyguest.Reset, "crashes": tinyguest.Crash} {
 				if err := tinyguest.Write(filepath.Join(dir, name), tinyguest.Program{Text: "tiny guest " + name + "\n", After: after}); err != nil {
@@ -71,7 +115,15 @@ func cleanUp(t *testing.T, dir string, variables map[string]string) {
 	if err != nil {
 		t.Error(err)
 	}
-	if _, err := firecracker.Purge(context.Background(), options); err != nil {
+	purge := exec.Command("microvm", "purge", "--yes")
+	purge.Env = os.Environ()
+	for name, value := range variables {
+		purge.Env = append(purge.Env, name+"="+value)
+	}
+	if said, err := purge.CombinedOutput(); err != nil {
+		t.Errorf("purge: %v\n%s", err, said)
+	}
+	if err := netns.Remove(variables[hostEnv]); err != nil {
 		t.Error(err)
 	}
 	census, err := inventory.Take(inventory.Options{Slice: options.Slice, Under: dir, Roots: []string{options.StateDir, options.SocketDir}})
