@@ -295,7 +295,7 @@ func TestHostWhatIsWrongWithTheHost(t *testing.T) {
 		{"a rule of routing", "ip route add default via 192.0.2.1 table 7; ip rule add to 10.64.0.0/16 lookup 7 pref 7", "subnet", "by \"wan0\"", "ip rule del pref 7; ip route flush table 7"},
 		{"no uplink", "ip link del wan0", "uplink", "no link leads out", ""},
 		{"another uplink",
-			"ip link add wan1 type veth peer name wan2; ip address add 198.51.100.2/24 dev wan1; ip link set wan1 up; ip route replace default via 198.51.100.1",
+			"sysctl -qw net/ipv4/conf/default/forwarding=0; ip link add wan1 type veth peer name wan2; ip address add 198.51.100.2/24 dev wan1; ip link set wan1 up; ip route replace default via 198.51.100.1",
 			"forwarding", "wan1.forwarding is 0", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
