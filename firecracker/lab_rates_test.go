@@ -21,22 +21,23 @@ import (
 
 // What limited devices may do in a second.
 const (
-	rateBytes   = 64 << 10
-	ratePackets = 20
+	rateBytes   = 16 << 10
+	ratePackets = 10
 	rateReads   = 20
 )
 
 // What is offered to a guest in a second, in bytes: with a limit, and without. More takes the emulated host's time from all others.
 const (
 	offeredLimited = 3 * rateBytes
-	offeredFree    = 32 * rateBytes
+	offeredFree    = 128 * rateBytes
 )
 
 // How long is measured, after what a limit lets through at its begin.
 const (
 	rateSkip  = 2 * time.Second
 	rateWhile = 10 * time.Second
-	rateFree  = time.Second // without a limit
+	rateFree  = time.Second     // without a limit
+	freeSkip  = time.Second / 2 // until a device without a limit is as fast as it gets
 )
 
 // Of frames and reads, in bytes.
@@ -115,16 +116,20 @@ func (l load) run(p *prober, skip, while time.Duration) (float64, error) {
 	return rate, answer(&done)
 }
 
-// servers are in the internet, at an address's port and the next: one sends as much as it is told to, one counts what it gets.
-func (n *labNet) servers(t *testing.T, port uint16) (bytes, packets *meter) {
+// servers are in the internet, at an address's port and the next: one sends as much as it is told to, one counts what it gets. Once the first was told, asked is closed.
+func (n *labNet) servers(t *testing.T, port uint16) (bytes, packets *meter, asked chan struct{}) {
 	t.Helper()
-	bytes, packets = &meter{}, &meter{}
-	n.serveDatagrams(t, port, pour)
+	bytes, packets, asked = &meter{}, &meter{}, make(chan struct{})
+	ask := sync.OnceFunc(func() { close(asked) })
+	n.serveDatagrams(t, port, func(conn *net.UDPConn, to netip.AddrPort, told []byte) {
+		ask()
+		pour(conn, to, told)
+	})
 	n.serveDatagrams(t, port+1, func(_ *net.UDPConn, _ netip.AddrPort, data []byte) {
 		bytes.add(len(data) + frameHeaders)
 		packets.add(1)
 	})
-	return bytes, packets
+	return bytes, packets, asked
 }
 
 // pour sends as many bytes a second as it is told, for as many seconds.
@@ -172,24 +177,25 @@ func (n *labNet) serveDatagrams(t *testing.T, port uint16, handle func(conn *net
 }
 
 // loads are what a guest's devices can be made to do, with servers of its own, of which one offers so many bytes a second.
-func (n *labNet) loads(t *testing.T, port uint16, offered int) map[string]load {
-	bytes, packets := n.servers(t, port)
+func (n *labNet) loads(t *testing.T, port uint16, offered int) (loads map[string]load, asked chan struct{}) {
+	bytes, packets, asked := n.servers(t, port)
 	from, into := to(netip.AddrPortFrom(netlab.Echo, port)), to(netip.AddrPortFrom(netlab.Echo, port+1))
 	return map[string]load{
 		"receive":  {proberOrder{Do: "receive", To: from, Size: offered}, nil},
 		"transmit": {proberOrder{Do: "transmit", To: into, Size: datagram}, bytes},
 		"packets":  {proberOrder{Do: "transmit", To: into, Size: frameHeaders + 8}, packets},
-		"read":     {proberOrder{Do: "read", Text: "/dev/vdc", Size: 64 << 10}, nil},
+		"read":     {proberOrder{Do: "read", Text: "/dev/vdc", Size: readSize}, nil},
 		"reads":    {proberOrder{Do: "read", Text: "/dev/vdc", Size: readSize}, nil},
-	}
+	}, asked
 }
 
 // testRates: a device's limit holds, from its create on or from an update on, and is much less than the device does without one.
 func (n *labNet) testRates(t *testing.T) {
 	n.allow(t, n.vm, netlab.Echo.String())
 	free := map[string]float64{}
-	for name, l := range n.loads(t, 9000, offeredFree) {
-		rate, err := l.run(n.in, 0, rateFree)
+	unlimited, _ := n.loads(t, 9000, offeredFree)
+	for name, l := range unlimited {
+		rate, err := l.run(n.in, freeSkip, rateFree)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -200,7 +206,8 @@ func (n *labNet) testRates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ours, theirs := n.loads(t, 9100, offeredLimited), n.loads(t, 9200, offeredLimited)
+	ours, oursAsked := n.loads(t, 9100, offeredLimited)
+	theirs, theirsAsked := n.loads(t, 9200, offeredLimited)
 	var running sync.WaitGroup
 	measure := func(p *prober, l load, name, since string, want float64) {
 		running.Go(func() {
@@ -212,10 +219,17 @@ func (n *labNet) testRates(t *testing.T) {
 			}
 		})
 	}
-	for _, name := range []string{"receive", "transmit", "read"} {
-		measure(n.in, ours[name], name, "by an update", rateBytes)
-	}
+	measure(n.in, ours["receive"], "receive", "by an update", rateBytes)
 	measure(n.next, theirs["receive"], "receive", "at create", rateBytes)
+	for _, asked := range []chan struct{}{oursAsked, theirsAsked} { // before what else they send waits for the limit
+		select {
+		case <-asked:
+		case <-time.After(proberSoon):
+			t.Error("nobody asked for anything to receive")
+		}
+	}
+	measure(n.in, ours["transmit"], "transmit", "by an update", rateBytes)
+	measure(n.in, ours["read"], "read", "by an update", rateBytes)
 	measure(n.next, theirs["packets"], "packets", "at create", ratePackets)
 	measure(n.next, theirs["reads"], "reads", "at create", rateReads*readSize)
 	running.Wait()
