@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
@@ -36,13 +37,25 @@ func Strays(option, value string) (pids []int, err error) {
 }
 
 func has(pid int, option, value string) bool {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil {
-		return false
-	}
-	args := strings.Split(string(text), "\x00")
+	args := strings.Split(commandLine(pid), "\x00")
 	at := slices.Index(args, option)
 	return at > 0 && at+1 < len(args) && args[at+1] == value
+}
+
+// execPatience is how long a process is waited for that is about to become another program, as the jailer becomes the VMM.
+const execPatience = 100 * time.Millisecond
+
+// commandLine returns a process's arguments. While execve(2) replaces the program there are none, as kernel threads and zombies, which have no program, never have any.
+func commandLine(pid int) string {
+	for begin := time.Now(); ; time.Sleep(100 * time.Microsecond) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err != nil || len(text) > 0 || time.Since(begin) > execPatience {
+			return string(text)
+		}
+		if _, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil {
+			return ""
+		}
+	}
 }
 
 func endStray(pid int, option, value string) error {
