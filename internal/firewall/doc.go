@@ -27,7 +27,7 @@
 //
 // # What a rule opens
 //
-// As in [egress]: a CIDR opens reserved addresses only when it lies wholly in a reserved range, addresses of the host only as a /32, and names open neither. Addresses
+// As in [egress]: a CIDR opens reserved addresses only when it lies wholly in a reserved range, addresses of the host and the hub only as a /32, and names open neither. Addresses
 // of other machines (Config.Subnet) are opened only by a CIDR that lies in that subnet, also when the subnet is part of a bigger private range which a rule opens.
 //
 // # The gate for TLS

@@ -73,6 +73,8 @@ func TestHostNeighboursAreOpenedByTheirSubnetOnly(t *testing.T) {
 	m.check("tcp:100.64.0.9:80 denied", "tcp:100.64.0.2:80 denied", "tcp:198.41.0.4:80 passes")
 	m.allow("100.64.0.8/29")
 	m.check("tcp:100.64.0.9:80 passes", "tcp:100.64.0.2:80 denied")
+	m.allow("100.64.0.0/18") // the hub is no neighbour: its resolver would be asked past the cap of questions
+	m.check("tcp:100.64.0.9:80 passes", "udp:100.64.0.2:53 denied", "tcp:100.64.0.2:80 denied")
 }
 
 // TestHostSubnetNeedNotBeReserved has a subnet of public addresses.

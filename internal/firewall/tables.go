@@ -21,7 +21,7 @@ const (
 	gatedMap     = "gated"     // marks of flows that the gate has
 	gatedSet     = "gates"     // the same, for the gate's own legs
 	ingressMap   = "ingress"   // ports that lead to the guest
-	hostSet      = "host"      // the host's addresses
+	hostSet      = "host"      // addresses of the host and the hub
 	reservedSet  = "reserved"  // reserved ranges
 	deniedSet    = "denied"    // where denied flows went
 
@@ -77,7 +77,7 @@ type slotTable struct {
 }
 
 func (s slotTable) addSets() {
-	s.addSet(nftables.Set{Name: hostSet, KeyType: nftables.TypeIPAddr, Size: mostHostFields}, addresses(s.Host)...)
+	s.addSet(nftables.Set{Name: hostSet, KeyType: nftables.TypeIPAddr, Size: mostHostFields}, addresses(append([]netip.Addr{s.Hub}, s.Host...))...)
 	s.addKeptSet(nftables.Set{Name: reservedSet, KeyType: nftables.TypeIPAddr, Interval: true}, intervals(egress.Reserved())...)
 	s.addKeptSet(nftables.Set{
 		Name: deniedSet, KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeIPAddr, nftables.TypeInetService),

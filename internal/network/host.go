@@ -96,21 +96,15 @@ func describe(r netlink.Route, prefix netip.Prefix, name string) string {
 	return what
 }
 
-// addresses returns the host's own, but for those of loopback and of our link.
-func addresses(h *netlink.Handle, own string) ([]netip.Addr, error) {
-	ours := 0
-	if l, err := h.LinkByName(own); err == nil {
-		ours = l.Attrs().Index
-	} else if !missing(err) {
-		return nil, fmt.Errorf("link %s: %w", own, err)
-	}
+// addresses returns the host's own, also that of our link, but for those of loopback.
+func addresses(h *netlink.Handle) ([]netip.Addr, error) {
 	list, err := h.AddrList(nil, netlink.FAMILY_V4)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
 	var host []netip.Addr
 	for _, a := range list {
-		if ip, ok := netip.AddrFromSlice(a.IP.To4()); ok && a.LinkIndex != ours && !ip.IsLoopback() {
+		if ip, ok := netip.AddrFromSlice(a.IP.To4()); ok && !ip.IsLoopback() {
 			host = append(host, ip)
 		}
 	}

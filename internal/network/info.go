@@ -31,7 +31,7 @@ func (n *Network) Info() Info {
 // HostAddresses returns the host's own addresses as they are now.
 func (n *Network) HostAddresses() (host []netip.Addr, err error) {
 	err = in(n.options.Host, func(h *netlink.Handle) error {
-		host, err = addresses(h, n.options.linkName())
+		host, err = addresses(h)
 		return err
 	})
 	return host, err

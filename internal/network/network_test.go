@@ -40,7 +40,7 @@ func TestHostWorld(t *testing.T) {
 	if got := fmt.Sprintf("%+v", s.Addresses); got != want || s.UID != user(7) || s.GID != user(7) || s.Number != 7 {
 		t.Errorf("%+v", s)
 	}
-	if host, err := n.HostAddresses(); err != nil || fmt.Sprint(host) != "[192.0.2.2]" {
+	if host, err := n.HostAddresses(); err != nil || fmt.Sprint(host) != "[192.0.2.2 10.77.0.1]" {
 		t.Error(host, err)
 	}
 }
