@@ -34,7 +34,7 @@ type Port struct {
 	// Host is where the host takes connections for it: one of its addresses, or 0.0.0.0 for all, and a port. It is the machine's alone until Destroy: [ErrBusy] names the machine that
 	// has it. The zero value publishes Guest only at the machine's own address, for the host and for other machines whose Egress has it.
 	Host netip.AddrPort `json:"host,omitzero"`
-	// From are the IPv4 networks that may connect: at most 64. Optional: all.
+	// From are the IPv4 networks that may connect: at most 64, and the same for all Ports of one guest's port. Optional: all.
 	From []netip.Prefix `json:"from,omitempty"`
 }
 
@@ -103,6 +103,9 @@ func (n *Network) checkPorts() *FieldError {
 		if slices.ContainsFunc(n.Publish[:i], port.clashes) {
 			return bad("Network.Publish", i, fmt.Sprintf("port %d is another one too", i))
 		}
+		if slices.ContainsFunc(n.Publish[:i], port.differs) {
+			return bad("Network.Publish", i, fmt.Sprintf("port %d is for other networks than another one of the same guest's port", i))
+		}
 	}
 	return nil
 }
@@ -124,6 +127,11 @@ func (p *Port) bad() string {
 		}
 	}
 	return ""
+}
+
+// differs says whether two ports are the same one of the guest's, for different networks: where a connection came to the host, the guest's side can't tell.
+func (p *Port) differs(other Port) bool {
+	return p.Protocol == other.Protocol && p.Guest == other.Guest && !slices.Equal(p.From, other.From)
 }
 
 // clashes says whether two ports of one machine are the same one.

@@ -14,7 +14,7 @@ type Stats struct {
 // NetworkStats count a machine's packets since its Create, or since the host's boot. What a rule's flows receive is counted for it too.
 type NetworkStats struct {
 	Rules  []RuleStats       `json:"rules,omitempty"`  // Of each rule of Network.Egress, in its order.
-	Drops  map[string]uint64 `json:"drops,omitempty"`  // Packets that were dropped, by the reason: such as "spoofed_address", "ipv6", "denied", "flows".
+	Drops  map[string]uint64 `json:"drops,omitempty"`  // Packets that were dropped, by the reason: such as "spoofed_address", "ipv6", "denied", "connection_limit".
 	Denied []DeniedFlow      `json:"denied,omitempty"` // Flows that no rule allows, of the last ten minutes: at most 1024.
 }
 

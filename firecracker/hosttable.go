@@ -8,6 +8,7 @@ import (
 
 	"github.com/tangle-network/microvm-runtime/internal/firewall"
 	"github.com/tangle-network/microvm-runtime/internal/network"
+	"github.com/tangle-network/microvm-runtime/internal/state"
 )
 
 // hostPresent says whether the host's table is as it should be. Others flush it: nft flush ruleset, reloads of Docker and firewalld.
@@ -32,13 +33,21 @@ func (d *driver) restoreHost(ctx context.Context) error {
 		var errs []error
 		for _, uid := range uids {
 			record, err := d.state.ReadRecord(uid)
-			if err != nil || !hasNetwork(&record.Spec) || !record.Address.IsValid() {
+			if err != nil || !hasNetwork(&record.Spec) || record.Phase != state.PhaseCreated {
 				continue
 			}
 			errs = append(errs, publishPorts(n, host, &record))
 		}
 		return errors.Join(errs...)
 	})
+}
+
+// withdraw ends what the host publishes to a machine, until it is started again.
+func (d *driver) withdraw(ctx context.Context, record *state.Record) error {
+	if !d.networkIsMade() || !record.Address.IsValid() {
+		return nil
+	}
+	return d.withHostTable(ctx, func(_ *network.Network, host *firewall.Host) error { return host.Unpublish(record.Address) })
 }
 
 func (d *driver) withHostTable(ctx context.Context, f func(*network.Network, *firewall.Host) error) error {

@@ -76,6 +76,12 @@ func (d *driver) networkOptions() (network.Options, error) {
 // networkDir is below the socket directory.
 const networkDir = "network"
 
+// networkIsMade says whether there was a network since the host was booted.
+func (d *driver) networkIsMade() bool {
+	_, err := os.Lstat(filepath.Join(d.options.SocketDir, networkDir, "network.json"))
+	return !errors.Is(err, os.ErrNotExist)
+}
+
 // makeNetwork makes the slot of a machine, in which all is denied.
 func (d *driver) makeNetwork(ctx context.Context, record *state.Record) error {
 	slot, n, err := d.makeSlot(ctx, record)
@@ -110,7 +116,7 @@ func (d *driver) returnNetwork(ctx context.Context, uid string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Lstat(filepath.Join(d.options.SocketDir, networkDir, "network.json")); errors.Is(err, os.ErrNotExist) { // there was none since the host was booted
+	if !d.networkIsMade() {
 		return nil
 	}
 	n, err := d.network(ctx)
@@ -239,8 +245,11 @@ func ruleConfig(n *network.Network, slot *network.Slot, record *state.Record) (f
 		Connections: own.Caps.Flows, NewPerSecond: own.Caps.FlowsPerSecond, NewBurst: 2 * own.Caps.FlowsPerSecond,
 		DNSPerSecond: own.Caps.NamesPerSecond, DNSBurst: 2 * own.Caps.NamesPerSecond,
 	}
-	for _, port := range own.Publish {
-		config.Ingress = append(config.Ingress, firewall.Ingress{Protocol: port.Protocol, Port: port.Guest, GuestPort: port.Guest, From: port.From})
+	for i, port := range own.Publish {
+		again := func(other microvm.Port) bool { return other.Protocol == port.Protocol && other.Guest == port.Guest } // at another address of the host's, for the same networks
+		if !slices.ContainsFunc(own.Publish[:i], again) {
+			config.Ingress = append(config.Ingress, firewall.Ingress{Protocol: port.Protocol, Port: port.Guest, GuestPort: port.Guest, From: port.From})
+		}
 	}
 	return config, nil
 }

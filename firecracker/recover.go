@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -242,7 +241,7 @@ func (r *recovery) loans(context.Context) error {
 
 // host sets again what the host has of the network, where there is one since the host was booted.
 func (r *recovery) host(ctx context.Context) error {
-	if _, err := os.Lstat(filepath.Join(r.driver.options.SocketDir, networkDir, "network.json")); errors.Is(err, os.ErrNotExist) {
+	if !r.driver.networkIsMade() {
 		return nil
 	}
 	present, err := r.driver.hostPresent(ctx)

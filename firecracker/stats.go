@@ -20,6 +20,9 @@ func (d *driver) Stats(ctx context.Context, uid string) (stats microvm.Stats, er
 			return err
 		}
 		record, err := d.state.ReadRecord(uid)
+		if errors.Is(err, os.ErrNotExist) { // it is being made, or destroyed
+			return nil
+		}
 		if err != nil || !hasNetwork(&record.Spec) {
 			return err
 		}
@@ -29,11 +32,14 @@ func (d *driver) Stats(ctx context.Context, uid string) (stats microvm.Stats, er
 	return stats, err
 }
 
-// networkStats is of nothing where the machine has no slot since the host was booted.
+// networkStats is of nothing where the machine has no slot: not yet, not any more, or not since the host was booted.
 func (d *driver) networkStats(ctx context.Context, record *state.Record) (*microvm.NetworkStats, error) {
 	stats := &microvm.NetworkStats{}
 	for _, rule := range record.Spec.Network.Egress.Rules {
 		stats.Rules = append(stats.Rules, microvm.RuleStats{Rule: rule})
+	}
+	if record.Phase != state.PhaseCreated { // the slot that the record names is another's
+		return stats, nil
 	}
 	ns, err := netns.Open(d.slotPath(record.Slot))
 	if errors.Is(err, os.ErrNotExist) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/firecracker/api"
@@ -27,19 +28,31 @@ func (d *driver) Update(ctx context.Context, uid string, change microvm.Change) 
 		before := m.record
 		m.record.Spec = spec
 		assignRules(&m.record)
-		if hasNetwork(&spec) && change.Publish != nil {
-			if err := d.takePorts(ctx, uid, spec.Network.Publish); err != nil {
-				return err
-			}
+		if change.Publish == nil {
+			return d.update(ctx, lock, &before, m)
 		}
-		if err := lock.WriteRecord(m.record); err != nil {
+		if err := d.takePorts(ctx, uid, slices.Concat(before.Spec.Network.Publish, spec.Network.Publish)); err != nil {
 			return err
 		}
-		if m.run == nil {
+		if err := d.update(ctx, lock, &before, m); err != nil {
+			return err
+		}
+		return d.takePorts(ctx, uid, spec.Network.Publish) // others can have what leads here no more
+	})
+}
+
+// update makes a machine's record, and its run if it has one, what they should be.
+func (d *driver) update(ctx context.Context, lock *state.Lock, before *state.Record, m *machine) error {
+	if err := lock.WriteRecord(m.record); err != nil {
+		return err
+	}
+	if m.run == nil { // the next start does the rest
+		if reflect.DeepEqual(before.Spec.Network, m.record.Spec.Network) {
 			return nil
 		}
-		return errors.Join(d.updateRules(ctx, &before, &m.record), d.updateLimits(ctx, &before, &m.record))
-	})
+		return d.withdraw(ctx, before)
+	}
+	return errors.Join(d.updateRules(ctx, before, &m.record), d.updateLimits(ctx, before, &m.record))
 }
 
 // updateRules sets the rules of a machine that runs.

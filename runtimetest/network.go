@@ -23,6 +23,9 @@ var badNetworks = []badSpec{
 	badNetwork(microvm.Network{Publish: []microvm.Port{{Protocol: egress.TCP, Guest: 1, From: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")}}}}, "without host bits"),
 	badNetwork(microvm.Network{Publish: []microvm.Port{{Protocol: egress.TCP, Guest: 1}, {Protocol: egress.TCP, Guest: 1}}}, "port 1 is another one too"),
 	badNetwork(microvm.Network{Publish: []microvm.Port{hostPort("0.0.0.0:80", 1), hostPort("127.0.0.1:80", 2)}}, "port 1 is another one too"),
+	badNetwork(microvm.Network{Publish: []microvm.Port{
+		hostPort("127.0.0.1:80", 1), {Protocol: egress.TCP, Guest: 1, Host: netip.MustParseAddrPort("127.0.0.1:81"), From: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+	}}, "other networks than another one"),
 	badNetwork(microvm.Network{Caps: microvm.FlowCaps{Flows: -1}}, "1 to 262144"),
 	badNetwork(microvm.Network{Caps: microvm.FlowCaps{FlowsPerSecond: 1e6 + 1}}, "1 to 1000000"),
 	badNetwork(microvm.Network{Caps: microvm.FlowCaps{NamesPerSecond: 1e5 + 1}}, "1 to 100000"),

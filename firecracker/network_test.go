@@ -1,0 +1,163 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/egress"
+	"github.com/tangle-network/microvm-runtime/internal/firewall"
+	"github.com/tangle-network/microvm-runtime/internal/testing/fakevmm"
+	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
+)
+
+// newNetworkRig is a rig of fake VMMs whose machines can have networks.
+func newNetworkRig(t *testing.T) *rig {
+	t.Helper()
+	ring.Host(t)
+	r := &rig{t: t, options: fakeOptions(t, fakevmm.Faults{}), spec: tiny}
+	r.options.hook = func(point string) error {
+		r.mu.Lock()
+		hook := r.hook
+		r.mu.Unlock()
+		if hook == nil {
+			return nil
+		}
+		return hook(point)
+	}
+	r.reopen()
+	t.Cleanup(func() { r.runtime.Close() })
+	return r
+}
+
+// connected makes a machine with a network.
+func (r *rig) connected(name string, n microvm.Network) *microvm.VM {
+	r.t.Helper()
+	spec := r.spec.Copy()
+	spec.Network = &n
+	vm, err := r.runtime.Create(r.t.Context(), name, spec)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return vm
+}
+
+// published is what the host's table has, as lines "tcp ADDRESS:PORT to GUESTPORT of MACHINE".
+func (r *rig) published(machines ...*microvm.VM) []string {
+	r.t.Helper()
+	n, err := r.driver.network(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	host, err := n.Firewall()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer host.Close()
+	list, err := host.Published()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	names := map[netip.Addr]string{}
+	for i, vm := range machines {
+		info, err := vm.Info(r.t.Context())
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		names[info.Network.Address] = fmt.Sprint(i)
+	}
+	lines := []string{}
+	for _, p := range list {
+		lines = append(lines, fmt.Sprintf("%s %s to %d of %s", p.Protocol, netip.AddrPortFrom(p.Address, p.Port), p.To.Port(), names[p.To.Addr()]))
+	}
+	return lines
+}
+
+// port publishes a port of the guest's at one of the host's.
+func port(host string, guest uint16) microvm.Port {
+	return microvm.Port{Protocol: egress.TCP, Guest: guest, Host: netip.MustParseAddrPort(host)}
+}
+
+func public() egress.Policy {
+	return egress.Policy{Rules: []egress.Rule{{CIDR: netip.MustParsePrefix("0.0.0.0/0")}}}
+}
+
+// TestHostStatsBelongToTheMachine: one that is being made has no slot yet, and its record names none.
+func TestHostStatsBelongToTheMachine(t *testing.T) {
+	r := newNetworkRig(t)
+	first := r.connected("first", microvm.Network{Egress: public()})
+	if err := first.Start(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	stats, err := first.Stats(t.Context())
+	if err != nil || len(stats.Network.Rules) != 1 || stats.Network.Drops[firewall.DropDenied] != 0 || len(stats.Network.Drops) == 0 {
+		t.Fatalf("of one that runs: %+v, %v", stats.Network, err)
+	}
+	looked := 0
+	r.hook = func(point string) error {
+		if point == "create/commit:after" || point == "destroy/record:before" { // it has one
+			return nil
+		}
+		uids, err := r.driver.state.UIDs()
+		if err != nil {
+			return err
+		}
+		for _, uid := range uids {
+			if uid == first.UID() {
+				continue
+			}
+			stats, err := r.driver.Stats(t.Context(), uid)
+			if err != nil || stats.Network != nil && len(stats.Network.Drops) > 0 {
+				t.Errorf("at %s: %+v, %v", point, stats.Network, err)
+			}
+			looked++
+		}
+		return nil
+	}
+	second := r.connected("second", microvm.Network{Egress: public()})
+	if err := second.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if looked == 0 {
+		t.Error("nobody looked")
+	}
+}
+
+// TestHostOneGuestPortAtTwoOfTheHosts: who serves on one port may publish it at each of the host's addresses.
+func TestHostOneGuestPortAtTwoOfTheHosts(t *testing.T) {
+	r := newNetworkRig(t)
+	vm := r.connected("one", microvm.Network{Publish: []microvm.Port{port("127.0.0.1:48090", 80), port("127.0.0.1:48091", 80)}})
+	if err := vm.Start(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := r.published(vm), []string{"tcp 127.0.0.1:48090 to 80 of 0", "tcp 127.0.0.1:48091 to 80 of 0"}; !slices.Equal(got, want) {
+		t.Errorf("published %q, want %q", got, want)
+	}
+}
+
+// TestHostPortOfOneThatIsStopped: what a stopped machine publishes no more, another can.
+func TestHostPortOfOneThatIsStopped(t *testing.T) {
+	r := newNetworkRig(t)
+	first := r.connected("first", microvm.Network{Publish: []microvm.Port{port("127.0.0.1:48092", 80)}})
+	if err := first.Start(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Stop(t.Context(), &microvm.StopOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Update(t.Context(), microvm.Change{Publish: &[]microvm.Port{}}); err != nil {
+		t.Fatal(err)
+	}
+	second := r.connected("second", microvm.Network{Publish: []microvm.Port{port("127.0.0.1:48092", 81)}})
+	if err := second.Start(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.Join(r.published(first, second), ", "), "tcp 127.0.0.1:48092 to 81 of 1"; got != want {
+		t.Errorf("published %q, want %q", got, want)
+	}
+}
