@@ -15,5 +15,6 @@
 //
 // An entry is looked at anew for each question: what its file says holds at once. Gates are opened and closed by [Client.Sync] alone.
 //
-// A gate lets TLS go to an address only for a name that was answered with it since the guard began: after a new beginning clients must ask again.
+// A gate lets TLS go to an address only for a name of a rule that has opened it since the guard began, for this name or, by a wildcard, for another: after a new beginning clients must
+// ask again.
 package guard

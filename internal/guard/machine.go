@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -23,7 +24,10 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
 
-const maxDenied = 1024 // names that are remembered of one machine
+const (
+	maxDenied = 1024 // names that are remembered of one machine
+	sweepFrom = 4096 // the least of machine.sweepAt
+)
 
 // machine is one machine, from its first entry on until another has its slot.
 type machine struct {
@@ -34,11 +38,15 @@ type machine struct {
 	gating sync.Mutex
 	gate   *sni.Gate // nil where there is none
 
+	granting sync.RWMutex // held for writing by who ends it
+	gone     bool         // another may have the slot: nothing is opened in it any more
+
 	mu      sync.Mutex
 	entry   Entry
 	file    fs.FileInfo // that the entry was read from
 	policy  *resolver.Policy
 	granted map[grant]time.Time // until when
+	sweepAt int                 // how many granted there are when those that have expired are forgotten
 	denied  map[string]uint64   // names, and how often
 }
 
@@ -57,7 +65,7 @@ func open(e Entry, file fs.FileInfo) (*machine, error) {
 	if err != nil {
 		return nil, errors.Join(err, ns.Close())
 	}
-	m := &machine{uid: e.UID, ns: ns, slot: slot, granted: map[grant]time.Time{}, denied: map[string]uint64{}}
+	m := &machine{uid: e.UID, ns: ns, slot: slot, granted: map[grant]time.Time{}, sweepAt: sweepFrom, denied: map[string]uint64{}}
 	m.update(e, file)
 	return m, nil
 }
@@ -96,23 +104,42 @@ func (m *machine) now(dir string) (*resolver.Policy, bool) {
 	return m.policy, err == nil && os.SameFile(file, m.file) && file.ModTime().Equal(m.file.ModTime())
 }
 
+// errGone is of a machine whose slot is not its own any more.
+var errGone = errors.New("the machine is gone")
+
 // grant opens an address for a rule.
 func (m *machine) grant(rule uint32, address netip.Addr, ttl time.Duration) error {
+	m.granting.RLock()
+	defer m.granting.RUnlock()
+	if m.gone {
+		return errGone
+	}
 	if err := m.slot.Grant(rule, address, ttl); err != nil {
 		return err
 	}
+	m.remember(grant{rule, address}, ttl)
+	return nil
+}
+
+// remember notes for the gate what is open, and until when: as in the firewall, the longest of all answers counts.
+func (m *machine) remember(which grant, ttl time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
-	if len(m.granted) >= 4*maxDenied {
-		for which, until := range m.granted {
-			if until.Before(now) {
-				delete(m.granted, which)
-			}
-		}
+	if len(m.granted) >= m.sweepAt {
+		maps.DeleteFunc(m.granted, func(_ grant, until time.Time) bool { return until.Before(now) })
+		m.sweepAt = max(sweepFrom, 2*len(m.granted)) // so that what a machine has open costs each answer the same
 	}
-	m.granted[grant{rule, address}] = now.Add(ttl)
-	return nil
+	if until := now.Add(ttl); m.granted[which].Before(until) {
+		m.granted[which] = until
+	}
+}
+
+// leave ends the granting at once. When it returns none is under way.
+func (m *machine) leave() {
+	m.granting.Lock()
+	defer m.granting.Unlock()
+	m.gone = true
 }
 
 // deny remembers a name that was denied.
@@ -182,11 +209,9 @@ func within[T any](ns *netns.Namespace, make func() (T, error)) (made T, err err
 	return made, err
 }
 
-// close ends the gate with all that it carries. It may be called of none.
+// close ends the gate with all that it carries.
 func (m *machine) close() error {
-	if m == nil {
-		return nil
-	}
+	m.leave()
 	var err error
 	if m.gate != nil {
 		err = m.gate.Close()

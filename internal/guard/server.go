@@ -122,6 +122,7 @@ func (s *Server) machine(address netip.Addr) (*machine, error) {
 	}
 	if m != nil { // it is gone, whatever stands in its place
 		delete(s.machines, address)
+		m.leave()
 		s.serving.Go(func() { m.close() })
 	}
 	if err != nil {
