@@ -91,7 +91,7 @@ func (d *driver) makeNetwork(ctx context.Context, record *state.Record) error {
 	record.Address = slot.Addresses.Slot
 	assignRules(record)
 	d.ahead(n)
-	return nil
+	return publishable(n, record)
 }
 
 func (d *driver) makeSlot(ctx context.Context, record *state.Record) (*network.Slot, *network.Network, error) {
@@ -180,23 +180,42 @@ func (d *driver) setRules(ctx context.Context, n *network.Network, slot *network
 
 // publishPorts leads the host's ports to a machine, and no other any more, and admits it to those of the host's addresses that its policy names.
 func publishPorts(n *network.Network, host *firewall.Host, record *state.Record) error {
-	var list []firewall.Publication
-	for _, port := range record.Spec.Network.Publish {
-		if !port.Host.IsValid() {
-			continue
-		}
-		list = append(list, firewall.Publication{
-			Address: port.Host.Addr(), Protocol: port.Protocol, Port: port.Host.Port(), To: netip.AddrPortFrom(record.Address, port.Guest),
-		})
-	}
-	if err := replacePublished(host, record.Address, list); err != nil {
-		return err
+	if err := replacePublished(host, record.Address, publications(record)); err != nil {
+		return busyIfTaken(err)
 	}
 	admitted, err := namedOf(n, record.Rules)
 	if err != nil {
 		return err
 	}
 	return host.Admit(record.Address, admitted...)
+}
+
+// publications are the ports of the host that lead to a machine.
+func publications(record *state.Record) (list []firewall.Publication) {
+	for _, port := range record.Spec.Network.Publish {
+		if port.Host.IsValid() {
+			list = append(list, firewall.Publication{
+				Address: port.Host.Addr(), Protocol: port.Protocol, Port: port.Host.Port(), To: netip.AddrPortFrom(record.Address, port.Guest),
+			})
+		}
+	}
+	return list
+}
+
+func busyIfTaken(err error) error {
+	if errors.Is(err, firewall.ErrTaken) {
+		return fmt.Errorf("%w: %w", microvm.ErrBusy, err)
+	}
+	return err
+}
+
+// publishable returns microvm.ErrBusy when another state directory publishes a port of the machine's: the book of ports knows only this one's.
+func publishable(n *network.Network, record *state.Record) error {
+	host, err := n.Firewall()
+	if err != nil {
+		return err
+	}
+	return errors.Join(busyIfTaken(host.Publishable(publications(record)...)), host.Close())
 }
 
 // replacePublished makes a list all that is published to a slot. What stays is not touched.

@@ -59,8 +59,11 @@ const (
 	admitted          = "admitted"      // slots and the host's addresses
 )
 
+// tablePrefix is what our tables of the host begin with, whatever their ID.
+const tablePrefix = "microvm-"
+
 func (h *Host) table() nftables.Table {
-	return nftables.Table{Name: "microvm-" + h.config.ID, Family: nftables.TableFamilyIPv4}
+	return nftables.Table{Name: tablePrefix + h.config.ID, Family: nftables.TableFamilyIPv4}
 }
 
 // Install makes the table what it should be, in one transaction. Ports that are published stay.

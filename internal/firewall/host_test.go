@@ -9,11 +9,13 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/tangle-network/microvm-runtime/egress"
 	"github.com/tangle-network/microvm-runtime/internal/netns"
 	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
 )
@@ -333,5 +335,47 @@ func TestHostRulesDoNotGrow(t *testing.T) {
 	}
 	if after := count(); after != before || before == 0 {
 		t.Errorf("%d rules, and %d before", after, before)
+	}
+}
+
+// TestHostPortsOfTwoIDs: of two tables that publish a port, the kernel asks one: the second is told.
+func TestHostPortsOfTwoIDs(t *testing.T) {
+	ring.Host(t)
+	ns := newNamespace(t)
+	hosts := map[string]*Host{}
+	for id, subnet := range map[string]string{"0123abcd": "100.64.0.0/18", "0123abce": "100.64.64.0/18"} {
+		h, err := OpenHost(ns, HostConfig{ID: id, Link: "mvm-" + id, Subnet: netip.MustParsePrefix(subnet)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		if err := h.Install(); err != nil {
+			t.Fatal(err)
+		}
+		hosts[id] = h
+	}
+	first, second := hosts["0123abcd"], hosts["0123abce"]
+	at := func(address string, protocol egress.Protocol, port uint16) Publication {
+		return Publication{address4(address), protocol, port, netip.MustParseAddrPort("100.64.64.9:80")}
+	}
+	if err := first.Publish(Publication{address4("192.0.2.1"), "tcp", 8080, netip.MustParseAddrPort("100.64.0.9:80")}); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []Publication{at("192.0.2.1", "tcp", 8080), at("0.0.0.0", "tcp", 8080)} {
+		for _, err := range []error{second.Publish(at("192.0.2.1", "tcp", 8081), p), second.Publishable(p)} {
+			if !errors.Is(err, ErrTaken) || !strings.Contains(err.Error(), "microvm-0123abcd") {
+				t.Errorf("%s: %v", p, err)
+			}
+		}
+	}
+	if list, err := second.Published(); err != nil || len(list) > 0 {
+		t.Errorf("%v is published, %v", list, err)
+	}
+	fine := []Publication{at("192.0.2.2", "tcp", 8080), at("192.0.2.1", "udp", 8080), at("0.0.0.0", "tcp", 8082)}
+	if err := errors.Join(second.Publishable(fine...), second.Publish(fine...), second.Publish(fine...)); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(first.Unpublish(address4("100.64.0.9")), second.Publish(at("192.0.2.1", "tcp", 8080))); err != nil {
+		t.Errorf("after it was given back: %v", err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
 
 	"github.com/tangle-network/microvm-runtime/egress"
 )
@@ -47,22 +48,71 @@ func orTaken(err error) error {
 	return err
 }
 
-// Publish leads ports to slots. A port that leads elsewhere already is ErrTaken, and then nothing is changed; one that leads there is fine.
+// Publish leads ports to slots. A port that leads elsewhere already, also by the table of another ID, is ErrTaken, and then nothing is changed; one that leads there is fine.
 func (h *Host) Publish(list ...Publication) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	b := newBatch()
 	for _, p := range list {
 		if err := p.check(); err != nil {
 			return err
 		}
-		set, element := h.element(p)
-		b.addElements(set, []nftables.SetElement{element})
 	}
-	if err := h.conn.transact(b, 0); err != nil {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	err := h.change(func(b *batch) error {
+		for _, p := range list {
+			set, element := h.element(p)
+			b.addElements(set, []nftables.SetElement{element})
+		}
+		return h.others(list)
+	})
+	if err != nil {
 		return fmt.Errorf("publish: %w", orTaken(err))
 	}
 	return nil
+}
+
+// Publishable returns ErrTaken when the table of another ID publishes one of the ports.
+func (h *Host) Publishable(list ...Publication) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.others(list)
+}
+
+// others looks into the tables of other IDs: of two tables that have a port, the kernel asks one.
+func (h *Host) others(list []Publication) error {
+	if len(list) == 0 {
+		return nil
+	}
+	answers, err := h.conn.request(messageGetTable, netlink.Dump, nftables.TableFamilyIPv4, nil)
+	if err != nil {
+		return fmt.Errorf("read nf_tables: %w", err)
+	}
+	for _, answer := range answers {
+		if len(answer.Data) < 4 {
+			continue
+		}
+		name := text(values(answer.Data[4:])[attrTable])
+		if !strings.HasPrefix(name, tablePrefix) || name == h.table().Name {
+			continue
+		}
+		there, err := h.publishedIn(nftables.Table{Name: name, Family: nftables.TableFamilyIPv4})
+		if errors.Is(err, syscall.ENOENT) { // it goes, or is no such table
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, p := range list {
+			if n := slices.IndexFunc(there, p.clashes); n >= 0 {
+				return fmt.Errorf("%w: %s, by another state directory's table %s", ErrTaken, there[n], name)
+			}
+		}
+	}
+	return nil
+}
+
+// clashes says whether both are of one port at one address.
+func (p Publication) clashes(other Publication) bool {
+	return p.Protocol == other.Protocol && p.Port == other.Port && (p.Address == other.Address || p.Address.IsUnspecified() || other.Address.IsUnspecified())
 }
 
 func (h *Host) element(p Publication) (*nftables.Set, nftables.SetElement) {
@@ -163,8 +213,9 @@ func (h *Host) Published() ([]Publication, error) {
 	return h.published()
 }
 
-func (h *Host) published() ([]Publication, error) {
-	table := h.table()
+func (h *Host) published() ([]Publication, error) { return h.publishedIn(h.table()) }
+
+func (h *Host) publishedIn(table nftables.Table) ([]Publication, error) {
 	var out []Publication
 	for name, parts := range map[string]int{publishedAt: 3, publishedAnywhere: 2} {
 		elements, err := h.conn.elements(&nftables.Set{Table: &table, Name: name})
