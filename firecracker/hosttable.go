@@ -26,20 +26,34 @@ func (d *driver) restoreHost(ctx context.Context) error {
 		if err := host.Install(); err != nil {
 			return err
 		}
-		uids, err := d.state.UIDs()
-		if err != nil {
-			return err
-		}
-		var errs []error
-		for _, uid := range uids {
-			record, err := d.state.ReadRecord(uid)
-			if err != nil || !hasNetwork(&record.Spec) || record.Phase != state.PhaseCreated {
-				continue
-			}
-			errs = append(errs, publishPorts(n, host, &record))
-		}
-		return errors.Join(errs...)
+		return d.publishRecorded(n, host)
 	})
+}
+
+// publishAll publishes what machines have, by a host's table that is new.
+func (d *driver) publishAll(n *network.Network) error {
+	host, err := n.Firewall()
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.publishRecorded(n, host), host.Close())
+}
+
+// publishRecorded publishes what the records of all machines say.
+func (d *driver) publishRecorded(n *network.Network, host *firewall.Host) error {
+	uids, err := d.state.UIDs()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, uid := range uids {
+		record, err := d.state.ReadRecord(uid)
+		if err != nil || !hasNetwork(&record.Spec) || record.Phase != state.PhaseCreated {
+			continue
+		}
+		errs = append(errs, publishPorts(n, host, &record))
+	}
+	return errors.Join(errs...)
 }
 
 // withdraw ends what the host publishes to a machine, until it is started again.

@@ -161,3 +161,26 @@ func TestHostPortOfOneThatIsStopped(t *testing.T) {
 		t.Errorf("published %q, want %q", got, want)
 	}
 }
+
+// TestHostPortsOfOthersAreBack: who finds the host's table gone publishes again what machines have that nobody watches.
+func TestHostPortsOfOthersAreBack(t *testing.T) {
+	r := newNetworkRig(t)
+	first := r.connected("first", microvm.Network{Publish: []microvm.Port{port("127.0.0.1:48093", 80)}})
+	if err := first.Start(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"tcp 127.0.0.1:48093 to 80 of 0"}
+	if got := r.published(first); !slices.Equal(got, want) {
+		t.Fatalf("published %q, want %q", got, want)
+	}
+	if err := r.runtime.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.runtime = nil
+	r.flushHost()
+	r.reopen()
+	second := r.connected("second", microvm.Network{})
+	if got := r.published(r.named("first"), second); !slices.Equal(got, want) {
+		t.Errorf("published %q, want %q", got, want)
+	}
+}

@@ -25,6 +25,9 @@ func (n *Network) Config(number int) (firewall.Config, error) {
 	return firewall.Config{Slot: address, Hub: n.plan.hub(), Subnet: n.plan.subnet, MTU: n.record.MTU}, err
 }
 
+// HostWasMissing says whether Open had to make the host's table: then nothing is published by it.
+func (n *Network) HostWasMissing() bool { return n.hostWasMissing }
+
 // Firewall opens the host's table, where ports are published; who calls closes it.
 func (n *Network) Firewall() (*firewall.Host, error) { return n.options.firewall(n.plan.subnet) }
 
@@ -56,7 +59,14 @@ func (installed) hub(n *Network, ns *netns.Namespace) error {
 }
 
 func (installed) host(n *Network) error {
-	return n.withHost(func(h *firewall.Host) error { return h.Install() })
+	return n.withHost(func(h *firewall.Host) error {
+		there, err := h.Present()
+		if err != nil {
+			return err
+		}
+		n.hostWasMissing = !there
+		return h.Install()
+	})
 }
 
 func (installed) unpublish(n *Network, slot netip.Addr) error {

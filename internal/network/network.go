@@ -39,6 +39,8 @@ type Network struct {
 	record  record
 	plan    plan
 	rules   rules
+
+	hostWasMissing bool
 }
 
 var idForm = regexp.MustCompile(`^[0-9a-f]{8}$`)
