@@ -44,6 +44,9 @@
 // Denied flows are counted by destination in a set of 1,024 places, of which each lives ten minutes after its last packet; what finds no place is dropped all the same,
 // and is in the counter denied. At most ten packets a second (and 50 at once) are told live.
 //
+// Limits.Connections counts flows that are open. The connection tracking, also the host's, keeps those that have ended for a while, TCP's for up to two minutes: what a guest can fill of it
+// is that cap and, of flows that it opens and closes with a server that plays along, two minutes of Limits.NewPerSecond.
+//
 // Fragments are dropped at the guest's side: a datagram that is bigger than the MTU doesn't leave the guest.
 //
 // The kernel must be 5.15 or newer. A transaction that it refuses changes nothing.
