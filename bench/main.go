@@ -1,7 +1,7 @@
 //go:build linux
 
 // Command bench measures, and prints one line a figure. BENCH_JSON names a file for the figures as JSON, with the raw samples beside it; BENCH_CURVES one for the points of
-// those that depend on a number; -only chooses figures by a regular expression.
+// those that depend on a number, with a drawing of them beside it (.svg); -only chooses figures by a regular expression.
 //
 // Absolute times say what this machine is; ratios compare two ways of doing the same in one process, interleaved. A ratio
 // that has a limit, and exceeds it, is an error once all is measured.
@@ -100,7 +100,7 @@ func save(results []figure) error {
 		errs = append(errs, saveJSON(path, results), saveJSON(path+".raw", raw))
 	}
 	if path := os.Getenv("BENCH_CURVES"); path != "" {
-		errs = append(errs, saveJSON(path, curves))
+		errs = append(errs, saveJSON(path, curves), draw(path+".svg", curves))
 	}
 	return errors.Join(errs...)
 }
