@@ -13,6 +13,8 @@ import (
 const (
 	// booted is what the VMM's log says once all that its configuration file says is done (Firecracker's src/firecracker/src/main.rs).
 	booted = "Successfully started microvm"
+	// stopping is what the VMM's log says when its guest has ended, or it ends for a reason of its own, which its status then tells (src/vmm/src/lib.rs).
+	stopping = "Vmm is stopping."
 	// bootedPatience is how long booted is waited for. A VMM whose log says it otherwise is asked then.
 	bootedPatience = time.Second
 )

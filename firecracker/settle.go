@@ -91,6 +91,7 @@ func (d *driver) startersToSettle(uid string) bool {
 //	our recorded intent, and the VMM's end fits it      stopped, forced
 //	the leaf's memory.events counted an OOM kill        oom
 //	the VMM ended with status 0, or its log says so     guest
+//	it was killed while its log says that it stops      guest
 //	the VMM ended otherwise                             crashed
 //	nothing is known                                    unknown
 func (d *driver) conclude(record *state.Record, run *state.Run, status vmm.Status) microvm.Exit {
@@ -122,6 +123,9 @@ func (d *driver) conclude(record *state.Record, run *state.Run, status vmm.Statu
 		exit.Reason = microvm.ReasonOOM
 	case clean:
 		exit.Reason = microvm.ReasonGuest
+	case status.Known && status.Signal == int(syscall.SIGKILL) && strings.Contains(log, stopping):
+		exit.Reason = microvm.ReasonGuest
+		note("the VMM's log says that it was stopping when it was killed")
 	case status.Known:
 		exit.Reason = microvm.ReasonCrashed
 	}
