@@ -131,11 +131,11 @@ func TestHostStatsBelongToTheMachine(t *testing.T) {
 // TestHostOneGuestPortAtTwoOfTheHosts: who serves on one port may publish it at each of the host's addresses.
 func TestHostOneGuestPortAtTwoOfTheHosts(t *testing.T) {
 	r := newNetworkRig(t)
-	vm := r.connected("one", microvm.Network{Publish: []microvm.Port{port("127.0.0.1:48090", 80), port("127.0.0.1:48091", 80)}})
+	vm := r.connected("one", microvm.Network{Publish: []microvm.Port{port("127.0.0.1:18090", 80), port("127.0.0.1:18091", 80)}})
 	if err := vm.Start(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := r.published(vm), []string{"tcp 127.0.0.1:48090 to 80 of 0", "tcp 127.0.0.1:48091 to 80 of 0"}; !slices.Equal(got, want) {
+	if got, want := r.published(vm), []string{"tcp 127.0.0.1:18090 to 80 of 0", "tcp 127.0.0.1:18091 to 80 of 0"}; !slices.Equal(got, want) {
 		t.Errorf("published %q, want %q", got, want)
 	}
 }
@@ -143,7 +143,7 @@ func TestHostOneGuestPortAtTwoOfTheHosts(t *testing.T) {
 // TestHostPortOfOneThatIsStopped: what a stopped machine publishes no more, another can.
 func TestHostPortOfOneThatIsStopped(t *testing.T) {
 	r := newNetworkRig(t)
-	first := r.connected("first", microvm.Network{Publish: []microvm.Port{port("127.0.0.1:48092", 80)}})
+	first := r.connected("first", microvm.Network{Publish: []microvm.Port{port("127.0.0.1:18092", 80)}})
 	if err := first.Start(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -153,11 +153,11 @@ func TestHostPortOfOneThatIsStopped(t *testing.T) {
 	if err := first.Update(t.Context(), microvm.Change{Publish: &[]microvm.Port{}}); err != nil {
 		t.Fatal(err)
 	}
-	second := r.connected("second", microvm.Network{Publish: []microvm.Port{port("127.0.0.1:48092", 81)}})
+	second := r.connected("second", microvm.Network{Publish: []microvm.Port{port("127.0.0.1:18092", 81)}})
 	if err := second.Start(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := strings.Join(r.published(first, second), ", "), "tcp 127.0.0.1:48092 to 81 of 1"; got != want {
+	if got, want := strings.Join(r.published(first, second), ", "), "tcp 127.0.0.1:18092 to 81 of 1"; got != want {
 		t.Errorf("published %q, want %q", got, want)
 	}
 }
@@ -165,11 +165,11 @@ func TestHostPortOfOneThatIsStopped(t *testing.T) {
 // TestHostPortsOfOthersAreBack: who finds the host's table gone publishes again what machines have that nobody watches.
 func TestHostPortsOfOthersAreBack(t *testing.T) {
 	r := newNetworkRig(t)
-	first := r.connected("first", microvm.Network{Publish: []microvm.Port{port("127.0.0.1:48093", 80)}})
+	first := r.connected("first", microvm.Network{Publish: []microvm.Port{port("127.0.0.1:18093", 80)}})
 	if err := first.Start(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"tcp 127.0.0.1:48093 to 80 of 0"}
+	want := []string{"tcp 127.0.0.1:18093 to 80 of 0"}
 	if got := r.published(first); !slices.Equal(got, want) {
 		t.Fatalf("published %q, want %q", got, want)
 	}

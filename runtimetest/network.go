@@ -74,10 +74,10 @@ var networks = group{"networks", []testCase{
 		}
 	}},
 	{"a port of the host's is one machine's", func(c *checker) {
-		first := c.createNetwork("first", microvm.Network{Publish: []microvm.Port{hostPort("127.0.0.1:48080", 80)}})
+		first := c.createNetwork("first", microvm.Network{Publish: []microvm.Port{hostPort("127.0.0.1:18080", 80)}})
 		c.leavesNothing("a second", func() {
 			spec := c.h.Spec.Copy()
-			spec.Network = &microvm.Network{Publish: []microvm.Port{hostPort("0.0.0.0:48080", 81)}}
+			spec.Network = &microvm.Network{Publish: []microvm.Port{hostPort("0.0.0.0:18080", 81)}}
 			_, err := c.rt.Create(c.ctx, "second", spec)
 			c.is(err, microvm.ErrBusy)
 			if !strings.Contains(err.Error(), first.UID()) {
@@ -85,7 +85,7 @@ var networks = group{"networks", []testCase{
 			}
 		})
 		c.ok(first.Destroy(c.ctx))
-		c.createNetwork("second", microvm.Network{Publish: []microvm.Port{hostPort("0.0.0.0:48080", 81)}})
+		c.createNetwork("second", microvm.Network{Publish: []microvm.Port{hostPort("0.0.0.0:18080", 81)}})
 	}},
 }}
 
@@ -93,7 +93,7 @@ var updates = group{"updates", []testCase{
 	{"of the network", func(c *checker) {
 		vm := c.createNetwork("one", microvm.Network{})
 		policy := egress.Policy{Rules: []egress.Rule{{Name: "example.com", Protocol: egress.TCP, FirstPort: 443, LastPort: 443}}}
-		ports := []microvm.Port{hostPort("127.0.0.1:48081", 80)}
+		ports := []microvm.Port{hostPort("127.0.0.1:18081", 80)}
 		change := microvm.Change{Egress: &policy, Publish: &ports, Caps: &microvm.FlowCaps{Flows: 7}, Receive: &microvm.RateLimit{BytesPerSecond: 1 << 20}}
 		for _, start := range []bool{false, true} {
 			if start {

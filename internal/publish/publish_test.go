@@ -33,33 +33,33 @@ func TestOneMachineHasAPort(t *testing.T) {
 	gone := map[string]bool{}
 	b := book(t, gone)
 	take := func(owner string, ports ...microvm.Port) error { return b.Take(t.Context(), owner, ports) }
-	if err := take("a", port(egress.TCP, "127.0.0.1:48200"), microvm.Port{Protocol: egress.TCP, Guest: 1}); err != nil {
+	if err := take("a", port(egress.TCP, "127.0.0.1:18200"), microvm.Port{Protocol: egress.TCP, Guest: 1}); err != nil {
 		t.Fatal(err)
 	}
-	for _, clash := range []string{"127.0.0.1:48200", "0.0.0.0:48200"} {
-		err := take("b", port(egress.TCP, "127.0.0.1:48201"), port(egress.TCP, clash))
+	for _, clash := range []string{"127.0.0.1:18200", "0.0.0.0:18200"} {
+		err := take("b", port(egress.TCP, "127.0.0.1:18201"), port(egress.TCP, clash))
 		held := (*HeldError)(nil)
 		if !errors.Is(err, microvm.ErrBusy) || !errors.As(err, &held) || held.Holder != "a" {
 			t.Errorf("%s for another: %v", clash, err)
 		}
 	}
-	if err := take("c", port(egress.TCP, "127.0.0.1:48201")); err != nil {
+	if err := take("c", port(egress.TCP, "127.0.0.1:18201")); err != nil {
 		t.Errorf("what a refused call asked for beside is not free: %v", err)
 	}
-	if err := take("b", port(egress.UDP, "127.0.0.1:48200"), port(egress.TCP, "127.0.0.2:48200")); err != nil {
+	if err := take("b", port(egress.UDP, "127.0.0.1:18200"), port(egress.TCP, "127.0.0.2:18200")); err != nil {
 		t.Errorf("another protocol and another address: %v", err)
 	}
-	if err := take("a", port(egress.TCP, "127.0.0.1:48202")); err != nil { // in place of 48200
+	if err := take("a", port(egress.TCP, "127.0.0.1:18202")); err != nil { // in place of 18200
 		t.Fatal(err)
 	}
 	if err := b.Return(t.Context(), "b"); err != nil {
 		t.Fatal(err)
 	}
-	if err := take("d", port(egress.TCP, "0.0.0.0:48200")); err != nil {
+	if err := take("d", port(egress.TCP, "0.0.0.0:18200")); err != nil {
 		t.Errorf("after all gave it back: %v", err)
 	}
 	gone["d"] = true
-	if err := take("e", port(egress.TCP, "0.0.0.0:48200")); err != nil {
+	if err := take("e", port(egress.TCP, "0.0.0.0:18200")); err != nil {
 		t.Errorf("of an owner that is gone: %v", err)
 	}
 }
@@ -78,7 +78,7 @@ func TestWhatTheHostListensAt(t *testing.T) {
 	if err := b.Take(t.Context(), "a", []microvm.Port{at}); err != nil {
 		t.Errorf("after it closed: %v", err)
 	}
-	if err := b.Take(t.Context(), "b", []microvm.Port{port(egress.UDP, "192.0.2.1:48203")}); !errors.Is(err, microvm.ErrInvalid) {
+	if err := b.Take(t.Context(), "b", []microvm.Port{port(egress.UDP, "192.0.2.1:18203")}); !errors.Is(err, microvm.ErrInvalid) {
 		t.Errorf("an address of nobody's: %v", err)
 	}
 }

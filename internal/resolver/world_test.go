@@ -31,19 +31,31 @@ type upstream struct {
 	hold   chan struct{}       // when it is there, answers wait for its end
 }
 
+// listenBoth listens by UDP and TCP at one port. One that the kernel chooses for UDP may be somebody's for TCP: then it chooses again.
+func listenBoth(t *testing.T, address string) (net.PacketConn, net.Listener) {
+	t.Helper()
+	var failed error
+	for range 100 {
+		packets, err := net.ListenPacket("udp4", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		listener, err := net.Listen("tcp4", packets.LocalAddr().String())
+		if err == nil {
+			return packets, listener
+		}
+		failed = errors.Join(err, packets.Close())
+	}
+	t.Fatal(failed)
+	return nil, nil
+}
+
 // startUpstream serves at the address, by UDP and TCP, at a port that the first address chooses.
 func startUpstream(t *testing.T, address, port string) (*upstream, string) {
 	t.Helper()
 	u := &upstream{zone: map[string][]string{}, rcodes: map[string]int{}}
-	packets, err := net.ListenPacket("udp", net.JoinHostPort(address, port))
-	if err != nil {
-		t.Fatal(err)
-	}
+	packets, listener := listenBoth(t, net.JoinHostPort(address, port))
 	_, port, _ = net.SplitHostPort(packets.LocalAddr().String())
-	listener, err := net.Listen("tcp", net.JoinHostPort(address, port))
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, server := range []*dns.Server{{PacketConn: packets, Handler: u}, {Listener: listener, Handler: u}} {
 		started, ended := make(chan struct{}), make(chan error, 1)
 		server.NotifyStartedFunc = func() { close(started) }
@@ -191,15 +203,8 @@ func startWorld(t *testing.T, options resolver.Options) *world {
 		defer w.mu.Unlock()
 		w.denied = append(w.denied, denied)
 	}
-	packets, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	packets, listener := listenBoth(t, "127.0.0.1:0")
 	w.address = packets.LocalAddr().String()
-	listener, err := net.Listen("tcp4", w.address)
-	if err != nil {
-		t.Fatal(err)
-	}
 	w.server = resolver.Serve(packets, listener, options)
 	t.Cleanup(func() {
 		if err := w.server.Close(); err != nil {
