@@ -111,16 +111,12 @@ func openRegular(at string, offset int64) (*os.File, error) {
 }
 
 func (s *Server) writeFiles(w http.ResponseWriter, r *http.Request) {
-	var request wire.FilesWrite
-	if !decode(w, r, &request) {
-		return
-	}
-	if err := checkPath(request.Path); err != nil {
-		fail(w, err)
+	request, ok := decodeWrite(w, r)
+	if !ok {
 		return
 	}
 	if request.ID != "" {
-		s.goOn(w, r, &request)
+		s.goOn(w, r, request)
 		return
 	}
 	s.stream(w, r, func(ctx context.Context, c *copying) (tree.Progress, error) {
@@ -129,12 +125,25 @@ func (s *Server) writeFiles(w http.ResponseWriter, r *http.Request) {
 		if request.Tar {
 			put = s.unpack
 		}
-		progress, err := put(ctx, data, request.Path, putOptions(&request))
+		progress, err := put(ctx, data, request.Path, putOptions(request))
 		if err == nil {
 			_, err = io.Copy(io.Discard, data) // what fills a tar's last record; a stream that was cut has no end
 		}
 		return progress, err
 	})
+}
+
+// decodeWrite reads what is to be written, or answers why not.
+func decodeWrite(w http.ResponseWriter, r *http.Request) (request *wire.FilesWrite, ok bool) {
+	request = new(wire.FilesWrite)
+	if !decode(w, r, request) {
+		return nil, false
+	}
+	if err := checkPath(request.Path); err != nil {
+		fail(w, err)
+		return nil, false
+	}
+	return request, true
 }
 
 func putOptions(request *wire.FilesWrite) tree.PutOptions {
@@ -145,16 +154,12 @@ func putOptions(request *wire.FilesWrite) tree.PutOptions {
 
 // compareFiles says up to where what the host would send is there.
 func (s *Server) compareFiles(w http.ResponseWriter, r *http.Request) {
-	var request wire.FilesWrite
-	if !decode(w, r, &request) {
-		return
-	}
-	if err := checkPath(request.Path); err != nil {
-		fail(w, err)
+	request, ok := decodeWrite(w, r)
+	if !ok {
 		return
 	}
 	s.serve(w, r, func(ctx context.Context, c *copying) {
-		have, err := tree.Compare(ctx, wire.NewDataReader(c.in, wire.DataEnd), request.Path, putOptions(&request))
+		have, err := tree.Compare(ctx, wire.NewDataReader(c.in, wire.DataEnd), request.Path, putOptions(request))
 		c.told(resultOf(tree.Progress{}, have, err))
 	})
 }
