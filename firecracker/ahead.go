@@ -3,7 +3,6 @@
 package firecracker
 
 import (
-	"errors"
 	"os"
 
 	"github.com/tangle-network/microvm-runtime/internal/network"
@@ -37,9 +36,6 @@ func (d *driver) makeAhead(n *network.Network, number int) error {
 	if !d.options.Bare {
 		slot := d.slots.Slot(number)
 		uid, gid = slot.UID, slot.GID
-	}
-	if s, err := n.Slot(number); err == nil && s.UID == uid && s.GID == gid || err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
 	}
 	_, err := n.Make(d.life, number, uid, gid)
 	return err

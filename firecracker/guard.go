@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -33,7 +34,7 @@ func (d *driver) setGuard(ctx context.Context, n *network.Network, slot *network
 		UID: record.UID, Address: slot.Addresses.Slot, Namespace: slot.Namespace, Rules: record.Rules, VerifySNI: record.Spec.Network.Egress.VerifySNI,
 	}
 	if !entry.Needed() && !d.options.TellNames {
-		return d.leaveGuard(ctx, entry)
+		return d.leaveGuard(ctx, entry.Address)
 	}
 	if err := guard.Write(d.guardPath(), entry); err != nil {
 		return err
@@ -54,9 +55,9 @@ func (d *driver) startGuard(ctx context.Context, n *network.Network) error {
 	return guard.Start(ctx, d.guardPath(), d.options.HelperPath, leaf, setting)
 }
 
-// leaveGuard takes a machine from the guard. One that lives must have heard it: it would open addresses for who has the slot next.
-func (d *driver) leaveGuard(ctx context.Context, entry guard.Entry) error {
-	if err := guard.Remove(d.guardPath(), entry.Address); err != nil {
+// leaveGuard takes the machine of an address from the guard. One that lives must have heard it: it would open addresses for who has the slot next.
+func (d *driver) leaveGuard(ctx context.Context, address netip.Addr) error {
+	if err := guard.Remove(d.guardPath(), address); err != nil {
 		return err
 	}
 	if _, err := os.Lstat(d.guardPath()); errors.Is(err, os.ErrNotExist) {
@@ -66,7 +67,7 @@ func (d *driver) leaveGuard(ctx context.Context, entry guard.Entry) error {
 	if err != nil || !lives {
 		return err
 	}
-	return guard.Client{Dir: d.guardPath()}.Sync(ctx, entry.Address)
+	return guard.Client{Dir: d.guardPath()}.Sync(ctx, address)
 }
 
 // deniedNames are the names that were denied to a machine, as far as a guard lives that knows them.

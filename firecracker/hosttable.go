@@ -32,16 +32,16 @@ func (d *driver) restoreHost(ctx context.Context) error {
 
 // publishAll publishes what machines have, by a host's table that is new.
 func (d *driver) publishAll(n *network.Network) error {
-	host, err := n.Firewall()
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.publishRecorded(n, host), host.Close())
+	return n.WithFirewall(func(host *firewall.Host) error { return d.publishRecorded(n, host) })
 }
 
 // publishRecorded publishes what the records of all machines say.
 func (d *driver) publishRecorded(n *network.Network, host *firewall.Host) error {
 	uids, err := d.state.UIDs()
+	if err != nil {
+		return err
+	}
+	own, err := n.HostAddresses()
 	if err != nil {
 		return err
 	}
@@ -51,7 +51,7 @@ func (d *driver) publishRecorded(n *network.Network, host *firewall.Host) error 
 		if err != nil || !hasNetwork(&record.Spec) || record.Phase != state.PhaseCreated {
 			continue
 		}
-		errs = append(errs, publishPorts(n, host, &record))
+		errs = append(errs, publishPorts(host, &record, own))
 	}
 	return errors.Join(errs...)
 }
@@ -69,11 +69,7 @@ func (d *driver) withHostTable(ctx context.Context, f func(*network.Network, *fi
 	if err != nil {
 		return err
 	}
-	host, err := n.Firewall()
-	if err != nil {
-		return err
-	}
-	return errors.Join(f(n, host), host.Close())
+	return n.WithFirewall(func(host *firewall.Host) error { return f(n, host) })
 }
 
 // keepHostTable makes the host's table again whenever somebody has removed it, as long as the driver lives. Without it machines reach nobody; they gain no way.

@@ -132,7 +132,7 @@ func (d *driver) returnNetwork(ctx context.Context, uid string) error {
 	if err != nil {
 		return err
 	}
-	if err := d.leaveGuard(ctx, guard.Entry{Address: addresses.Slot}); err != nil {
+	if err := d.leaveGuard(ctx, addresses.Slot); err != nil {
 		return err
 	}
 	return n.Recycle(ctx, number)
@@ -173,26 +173,18 @@ func (d *driver) setRules(ctx context.Context, n *network.Network, slot *network
 	if err := rules.Install(config); err != nil {
 		return fmt.Errorf("rules: %w", err)
 	}
-	host, err := n.Firewall()
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(publishPorts(n, host, record), host.Close()); err != nil {
+	if err := n.WithFirewall(func(host *firewall.Host) error { return publishPorts(host, record, config.Host) }); err != nil {
 		return err
 	}
 	return d.setGuard(ctx, n, slot, record)
 }
 
-// publishPorts leads the host's ports to a machine, and no other any more, and admits it to those of the host's addresses that its policy names.
-func publishPorts(n *network.Network, host *firewall.Host, record *state.Record) error {
+// publishPorts leads the host's ports to a machine, and no other any more, and admits it to those of the host's own addresses that its policy names.
+func publishPorts(host *firewall.Host, record *state.Record, own []netip.Addr) error {
 	if err := replacePublished(host, record.Address, publications(record)); err != nil {
 		return busyIfTaken(err)
 	}
-	admitted, err := namedOf(n, record.Rules)
-	if err != nil {
-		return err
-	}
-	return host.Admit(record.Address, admitted...)
+	return host.Admit(record.Address, namedOf(own, record.Rules)...)
 }
 
 // publications are the ports of the host that lead to a machine.
@@ -216,11 +208,7 @@ func busyIfTaken(err error) error {
 
 // publishable returns microvm.ErrBusy when another state directory publishes a port of the machine's: the book of ports knows only this one's.
 func publishable(n *network.Network, record *state.Record) error {
-	host, err := n.Firewall()
-	if err != nil {
-		return err
-	}
-	return errors.Join(busyIfTaken(host.Publishable(publications(record)...)), host.Close())
+	return n.WithFirewall(func(host *firewall.Host) error { return busyIfTaken(host.Publishable(publications(record)...)) })
 }
 
 // replacePublished makes a list all that is published to a slot. What stays is not touched.
@@ -242,14 +230,13 @@ func replacePublished(host *firewall.Host, slot netip.Addr, list []firewall.Publ
 }
 
 // namedOf returns which of the host's own addresses rules name.
-func namedOf(n *network.Network, rules []firewall.Rule) (named []netip.Addr, err error) {
-	own, err := n.HostAddresses()
+func namedOf(own []netip.Addr, rules []firewall.Rule) (named []netip.Addr) {
 	for _, address := range own {
 		if slices.ContainsFunc(rules, func(r firewall.Rule) bool { return r.Name == "" && r.MatchAddress(address, true) }) {
 			named = append(named, address)
 		}
 	}
-	return named, err
+	return named
 }
 
 func ruleConfig(n *network.Network, slot *network.Slot, record *state.Record) (firewall.Config, error) {

@@ -59,7 +59,7 @@ func (installed) hub(n *Network, ns *netns.Namespace) error {
 }
 
 func (installed) host(n *Network) error {
-	return n.withHost(func(h *firewall.Host) error {
+	return n.WithFirewall(func(h *firewall.Host) error {
 		there, err := h.Present()
 		if err != nil {
 			return err
@@ -70,7 +70,7 @@ func (installed) host(n *Network) error {
 }
 
 func (installed) unpublish(n *Network, slot netip.Addr) error {
-	return n.withHost(func(h *firewall.Host) error { return h.Unpublish(slot) })
+	return n.WithFirewall(func(h *firewall.Host) error { return h.Unpublish(slot) })
 }
 
 func (installed) remove(o Options) error {
@@ -81,7 +81,8 @@ func (installed) remove(o Options) error {
 	return errors.Join(h.Remove(), h.Close())
 }
 
-func (n *Network) withHost(f func(h *firewall.Host) error) error {
+// WithFirewall calls a function with the host's table open.
+func (n *Network) WithFirewall(f func(h *firewall.Host) error) error {
 	h, err := n.Firewall()
 	if err != nil {
 		return err
