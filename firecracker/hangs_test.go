@@ -3,9 +3,12 @@
 package firecracker
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,7 +16,6 @@ import (
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
-	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
 
 // TestRealVMMHangsOverItsGuestsEnd: a VMM that does not answer because it stops, and never ends, is ended, and the machine has run.
@@ -25,17 +27,9 @@ func TestRealVMMHangsOverItsGuestsEnd(t *testing.T) {
 			if point != "start/vmm:before" {
 				return nil
 			}
-			pids := r.pids(vm.UID())
 			awaitLog(t, r, vm, booted)
-			for _, pid := range pids {
-				fd, err := unix.PidfdOpen(pid)
-				if err != nil {
-					return err
-				}
-				defer syscall.Close(fd)
-				if err := unix.PidfdSendSignal(fd, syscall.SIGSTOP); err != nil {
-					return err
-				}
+			for _, pid := range r.pids(vm.UID()) {
+				hold(t, pid)
 			}
 			return appendLog(r, vm, stopping)
 		})
@@ -52,6 +46,32 @@ func TestRealVMMHangsOverItsGuestsEnd(t *testing.T) {
 			t.Errorf("the next start: %+v", info)
 		}
 	})
+}
+
+// hold stops each thread of a process: a signal is only sent when kill returns, and a thread that has not met it yet writes over what is appended to its log.
+func hold(t *testing.T, pid int) {
+	t.Helper()
+	signal(t, pid, syscall.SIGSTOP)
+	ctx, cancel := context.WithTimeout(t.Context(), patienceOfLog)
+	defer cancel()
+	for {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(threads) > 0 && !slices.ContainsFunc(threads, runs) {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("%d does not stop", pid)
+		}
+	}
+}
+
+// runs reads proc_pid_stat(5): the state follows the name, which is in parentheses and may hold any byte. A thread that is gone does not run.
+func runs(path string) bool {
+	stat, err := os.ReadFile(path)
+	return err == nil && !bytes.HasPrefix(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" T "))
 }
 
 // patienceOfLog is how long a VMM may take to boot a few instructions.

@@ -3,10 +3,12 @@
 package firewall
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -16,15 +18,18 @@ import (
 // gate sends on all that comes to it, from sockets with the mark or without, and remembers where it was going.
 type gate struct {
 	*machine
-	mark  int
-	asked chan netip.AddrPort
+	mark   int
+	asked  chan netip.AddrPort
+	closed context.Context
+	served sync.WaitGroup
 }
 
 const gatePort = 15443
 
-func (m *machine) gate(mark int) gate {
+func (m *machine) gate(mark int) *gate {
 	m.Helper()
-	g := gate{machine: m, mark: mark, asked: make(chan netip.AddrPort, 100)}
+	closed, end := context.WithCancel(context.Background())
+	g := &gate{machine: m, mark: mark, asked: make(chan netip.AddrPort, 100), closed: closed}
 	var listener net.Listener
 	err := m.slot.Do(func() (err error) {
 		listener, err = net.Listen("tcp4", netip.AddrPortFrom(gatewayAddr(), gatePort).String())
@@ -33,22 +38,27 @@ func (m *machine) gate(mark int) gate {
 	if err != nil {
 		m.Fatal(err)
 	}
-	m.Cleanup(func() { listener.Close() })
-	go func() {
+	g.served.Go(func() {
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			m.Cleanup(func() { conn.Close() })
-			go g.serve(conn)
+			g.served.Go(func() { g.serve(conn) })
 		}
-	}()
+	})
+	m.Cleanup(func() { // it works in the slot's namespace, which is closed next
+		end()
+		listener.Close()
+		g.served.Wait()
+	})
 	return g
 }
 
-func (g gate) serve(conn net.Conn) {
+// serve ends with the gate, if none of both ends does before.
+func (g *gate) serve(conn net.Conn) {
 	defer conn.Close()
+	defer context.AfterFunc(g.closed, func() { conn.Close() })()
 	to, err := originalOf(conn.(*net.TCPConn))
 	if err != nil {
 		return
@@ -60,14 +70,15 @@ func (g gate) serve(conn net.Conn) {
 		return err
 	}}
 	err = g.slot.Do(func() (err error) {
-		onward, err = dialer.Dial("tcp4", to.String())
+		onward, err = dialer.DialContext(g.closed, "tcp4", to.String())
 		return err
 	})
 	if err != nil {
 		return
 	}
-	g.Cleanup(func() { onward.Close() })
-	go io.Copy(struct{ io.Writer }{onward}, struct{ io.Reader }{conn})
+	defer onward.Close()
+	defer context.AfterFunc(g.closed, func() { onward.Close() })()
+	g.served.Go(func() { io.Copy(struct{ io.Writer }{onward}, struct{ io.Reader }{conn}) })
 	io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{onward})
 }
 
