@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -16,10 +17,13 @@ import (
 )
 
 // BootID returns the random id of the host's present boot (random(4)).
-func BootID() (string, error) {
+func BootID() (string, error) { return bootID() }
+
+// bootID is read once: no process outlives its host's boot.
+var bootID = sync.OnceValues(func() (string, error) {
 	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(text)), err
-}
+})
 
 // BootTime returns when the host was booted, as its present clock sees it: btime of /proc/stat (proc_stat(5)).
 func BootTime() (time.Time, error) {
@@ -41,13 +45,18 @@ const hostPIDNamespace = 0xeffffffc
 
 // PIDNamespace returns the inode of this process's PID namespace (namespaces(7)), and whether it is the host's own, in which every process is seen.
 func PIDNamespace() (inode uint64, host bool, err error) {
+	inode, err = pidNamespace()
+	return inode, inode == hostPIDNamespace, err
+}
+
+// pidNamespace is read once: a process stays in the PID namespace that it was born in.
+var pidNamespace = sync.OnceValues(func() (uint64, error) {
 	info, err := os.Stat("/proc/self/ns/pid")
 	if err != nil {
-		return 0, false, err
+		return 0, err
 	}
-	inode = info.Sys().(*syscall.Stat_t).Ino
-	return inode, inode == hostPIDNamespace, nil
-}
+	return info.Sys().(*syscall.Stat_t).Ino, nil
+})
 
 // StartTime returns when a process started, in clock ticks since boot: field 22 of /proc/PID/stat (proc_pid_stat(5)).
 // With the boot id it tells a process from a later one with the same pid.
