@@ -10,7 +10,7 @@ import (
 // Driver is what a [Runtime] stands on. Callers use Runtime; who writes a driver proves it with package runtimetest.
 //
 // Specs and names arrive validated, except for what only the host can say. Every method may be called by many goroutines at once. Errors wrap the
-// sentinels of this package. A driver that can do more implements [Pauser], [Renamer], [Updater], [Meter], [Recoverer], [Trimmer], [Dialer], [Consoler] and [Watcher] too.
+// sentinels of this package. A driver that can do more implements [Pauser], [Renamer], [Updater], [Meter], [Recoverer], [Trimmer], [Snapshotter], [Dialer], [Consoler] and [Watcher] too.
 type Driver interface {
 	// Create makes a machine and returns its uid; it starts no process. ErrExists when the name is taken.
 	Create(ctx context.Context, name string, spec Spec) (uid string, err error)
@@ -63,6 +63,26 @@ type Meter interface {
 type Recoverer interface {
 	// Recover makes true what the records say, and finishes or undoes what was interrupted. It is safe beside other processes, and the error is of what keeps it from looking at all.
 	Recover(ctx context.Context, options RecoverOptions) (Report, error)
+}
+
+// Snapshotter is a driver that can write machines down and make others of what it wrote. Snapshots are told by uid.
+type Snapshotter interface {
+	// Snapshot writes a running or paused machine down. A snapshot that fails leaves the machine as it was, and nothing else. ErrExists when the machine's name has one of this name already.
+	Snapshot(ctx context.Context, uid, name string, options SnapshotOptions) (SnapshotInfo, error)
+	// ResolveSnapshot returns the uid of the snapshot with this name, "machine/snapshot", else of the one with this uid, else ErrNotFound.
+	ResolveSnapshot(ctx context.Context, ref string) (snapshot string, err error)
+	// SnapshotInfo returns ErrNotFound when there is no such snapshot.
+	SnapshotInfo(ctx context.Context, snapshot string) (SnapshotInfo, error)
+	// Snapshots returns all snapshots, sorted by name.
+	Snapshots(ctx context.Context) ([]SnapshotInfo, error)
+	// DeleteSnapshot removes a snapshot, unless ErrBusy: another, or a machine that runs, needs it.
+	DeleteSnapshot(ctx context.Context, snapshot string) error
+	// VerifySnapshot reads everything that the snapshot is made of: ErrIncompatible where it is not what was written.
+	VerifySnapshot(ctx context.Context, snapshot string) error
+	// FlattenSnapshot makes a diff a full one.
+	FlattenSnapshot(ctx context.Context, snapshot string) error
+	// Restore makes a machine of a snapshot that runs, or is paused, and nothing when it fails. ErrExists when the name is taken, ErrIncompatible when this host is not one for it.
+	Restore(ctx context.Context, snapshot, name string, options RestoreOptions) (uid string, evidence Evidence, err error)
 }
 
 // Trimmer is a driver that can make a machine's disk smaller on the host.

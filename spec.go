@@ -51,6 +51,10 @@ type Spec struct {
 	// /dev/vdc, /dev/vdd …, with Rootfs or LayerInMemory from /dev/vdb, with Diskless from /dev/vda. Optional.
 	Drives []Drive `json:"drives,omitempty"`
 
+	// TrackDirty has the VMM remember which pages the guest writes: what snapshots need that hold no others (SnapshotOptions.Diff). It costs the guest a fault for each page that it writes
+	// first after a snapshot.
+	TrackDirty bool `json:"track_dirty,omitempty"`
+
 	// Network is the machine's network interface. Optional: the driver's default, which lets nothing out and nothing in.
 	Network *Network `json:"network,omitempty"`
 

@@ -178,17 +178,19 @@ func (s *Spec) checkArgs() *FieldError {
 	return nil
 }
 
-func (s *Spec) checkLabels() *FieldError {
-	if len(s.Labels) > maxLabels {
-		return bad("Labels", len(s.Labels), fmt.Sprintf("must be at most %d", maxLabels))
+func (s *Spec) checkLabels() *FieldError { return checkLabels("Spec.Labels", s.Labels) }
+
+func checkLabels(field string, labels map[string]string) *FieldError {
+	if len(labels) > maxLabels {
+		return &FieldError{Field: field, Value: len(labels), Reason: fmt.Sprintf("must be at most %d", maxLabels)}
 	}
-	for key, value := range s.Labels {
+	for key, value := range labels {
 		if key == "" || len(key) > maxLabelKey || strings.IndexFunc(key, func(r rune) bool { return !nameRune(r) && r != '/' }) >= 0 {
-			return bad("Labels", key, labelKeyRule)
+			return &FieldError{Field: field, Value: key, Reason: labelKeyRule}
 		}
 		unprintable := strings.IndexFunc(value, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0
 		if len(value) > maxLabelValue || !utf8.ValidString(value) || unprintable {
-			return bad("Labels", value, labelValueRule)
+			return &FieldError{Field: field, Value: value, Reason: labelValueRule}
 		}
 	}
 	return nil
