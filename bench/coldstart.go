@@ -22,15 +22,25 @@ import (
 )
 
 const (
-	coldStarts = 200
+	coldStarts = 400
 	memoryMiB  = 128
 	marker     = "tiny guest runs"
 )
 
+var epoch = time.Now() // of the phases of ticks
+
 // settle waits between the end of one VMM and the start of the next, on both sides. The kernel ends a machine after its process has been waited for, and whoever starts a machine
-// meanwhile waits for that. Most of a boot is KVM_SET_USER_MEMORY_REGION, which waits for an SRCU grace period: it ends at a tick of the clock (4 ms apart at 250 Hz), so what is
-// measured depends on where between two ticks it began. Hence the random part: each side begins anywhere.
-func settle() { time.Sleep(20*time.Millisecond + rand.N(12*time.Millisecond)) }
+// meanwhile waits for that. Most of a boot is KVM_SET_USER_MEMORY_REGION, which waits for SRCU grace periods: those end at ticks of the clock, so what is measured depends on where
+// between two ticks it began. Hence the phases: of n starts each side has one at each nth part of a tick, in random order.
+func settle(phase float64) {
+	time.Sleep(20 * time.Millisecond)
+	at := time.Duration(phase * float64(tick))
+	now := time.Since(epoch) % tick
+	time.Sleep((at - now + tick) % tick)
+}
+
+// tick is the kernel's (CONFIG_HZ=250), or whole ones of a faster clock's.
+const tick = 4 * time.Millisecond
 
 // coldStartBare times the call of Start on a created machine, bare, until the guest's text is read from Console, against Firecracker started by this program with a
 // configuration file until the same text is read from its standard output: the same machine, with the same devices. Both write a log.
@@ -62,12 +72,14 @@ func coldStartBare(ctx context.Context, parts setup.Parts) (_ []figure, err erro
 		err = errors.Join(err, rt.Close(), purged)
 	}()
 	var creates, ours, theirs []time.Duration
+	phases := rand.Perm(coldStarts)
 	for i := range coldStarts + 5 {
-		create, start, err := oneMachine(ctx, rt, i)
+		phase := float64(phases[i%coldStarts]) / coldStarts
+		create, start, err := oneMachine(ctx, rt, i, phase)
 		if err != nil {
 			return nil, err
 		}
-		plain, err := onePlain(ctx, parts.Firecracker, kernel, dir)
+		plain, err := onePlain(ctx, parts.Firecracker, kernel, dir, phase)
 		if err != nil {
 			return nil, err
 		}
@@ -81,7 +93,7 @@ func coldStartBare(ctx context.Context, parts setup.Parts) (_ []figure, err erro
 	}, nil
 }
 
-func oneMachine(ctx context.Context, rt *microvm.Runtime, i int) (create, start time.Duration, err error) {
+func oneMachine(ctx context.Context, rt *microvm.Runtime, i int, phase float64) (create, start time.Duration, err error) {
 	begin := time.Now()
 	vm, err := rt.Create(ctx, fmt.Sprint("bench-", i), microvm.Spec{Diskless: true})
 	if err != nil {
@@ -89,7 +101,7 @@ func oneMachine(ctx context.Context, rt *microvm.Runtime, i int) (create, start 
 	}
 	create = time.Since(begin)
 	defer func() { err = errors.Join(err, vm.Destroy(ctx)) }()
-	settle()
+	settle(phase)
 	begin = time.Now()
 	if err := vm.Start(ctx, nil); err != nil {
 		return 0, 0, err
@@ -106,7 +118,7 @@ func oneMachine(ctx context.Context, rt *microvm.Runtime, i int) (create, start 
 }
 
 // onePlain is what anybody would do by hand.
-func onePlain(ctx context.Context, binary, kernel, dir string) (time.Duration, error) {
+func onePlain(ctx context.Context, binary, kernel, dir string, phase float64) (time.Duration, error) {
 	config, err := json.Marshal(map[string]any{
 		"boot-source": map[string]any{"kernel_image_path": kernel}, "drives": []any{},
 		"machine-config": map[string]any{"vcpu_count": 1, "mem_size_mib": memoryMiB},
@@ -125,7 +137,7 @@ func onePlain(ctx context.Context, binary, kernel, dir string) (time.Duration, e
 	if err != nil {
 		return 0, err
 	}
-	settle()
+	settle(phase)
 	begin := time.Now()
 	if err := cmd.Start(); err != nil {
 		return 0, err
