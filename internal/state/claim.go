@@ -17,6 +17,7 @@ import (
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/disk"
 	"github.com/tangle-network/microvm-runtime/internal/flock"
+	"github.com/tangle-network/microvm-runtime/internal/record"
 )
 
 // The markers by which a directory is told to be ours: without its marker only an empty one is taken.
@@ -40,7 +41,7 @@ func Claim(root string) error { return (&Dir{root: root}).claimRoot() }
 func (d *Dir) claimRoot() error {
 	path := filepath.Join(d.root, versionFile)
 	nothing := func([]string, string) bool { return false }
-	err := claim(d.root, versionFile, nothing, func() error { return replace(path, []byte(strconv.Itoa(Version)+"\n"), true) })
+	err := claim(d.root, versionFile, nothing, func() error { return record.Replace(path, []byte(strconv.Itoa(Version)+"\n"), true) })
 	if err != nil {
 		return err
 	}
@@ -101,7 +102,7 @@ func claim(dir, marker string, harmless func(all []string, name string) bool, ma
 	}
 	for _, name := range entries {
 		// What an interrupted claim leaves, and what every fresh file system of some kinds has, is nobody's.
-		if name != marker+newSuffix && name != "lost+found" && !harmless(entries, name) {
+		if name != marker+record.NewSuffix && name != "lost+found" && !harmless(entries, name) {
 			return fmt.Errorf("%w: %s has %q and no file %s: it is not ours (choose an empty directory, or one that is not there yet)", microvm.ErrInvalid, dir, name, marker)
 		}
 	}
@@ -124,7 +125,7 @@ func private(dir string) error {
 		return fmt.Errorf("%w: %w", microvm.ErrInvalid, err)
 	}
 	defer f.Close()
-	if err := ours(f, 0o022); err != nil {
+	if err := record.Ours(f, 0o022); err != nil {
 		return fmt.Errorf("%w: %s: %w", microvm.ErrInvalid, dir, err)
 	}
 	return nil

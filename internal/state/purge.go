@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tangle-network/microvm-runtime/internal/record"
 	"github.com/tangle-network/microvm-runtime/internal/tidy"
 )
 
@@ -23,7 +24,7 @@ func (d *Dir) Trees() (sockets, root tidy.Tree) {
 // isFile says whether an entry of the state directory is a file of ours.
 func isFile(dir string, entry fs.DirEntry) bool {
 	name := entry.Name()
-	return slices.Contains([]string{"lock", versionFile + newSuffix, layoutFile, layoutFile + newSuffix, subnetFile, subnetFile + newSuffix}, name) || strings.HasPrefix(name, ProbePrefix)
+	return slices.Contains([]string{"lock", versionFile + record.NewSuffix, layoutFile, layoutFile + record.NewSuffix, subnetFile, subnetFile + record.NewSuffix}, name) || strings.HasPrefix(name, ProbePrefix)
 }
 
 // ProbePrefix begins the names of files that say whether the state directory's can be linked elsewhere.
@@ -46,7 +47,7 @@ func (d *Dir) isVolatile(_ string, entry fs.DirEntry) bool {
 // isPlace says whether an entry of the socket directory is what a VMM that nobody knows any more left: its directory, or the link to its jail. That it is named as one is not enough.
 func isPlace(dir string, entry fs.DirEntry) bool {
 	name := entry.Name()
-	if name == ownerFile+newSuffix {
+	if name == ownerFile+record.NewSuffix {
 		return true
 	}
 	link, err := os.Readlink(filepath.Join(dir, name))
