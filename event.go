@@ -7,13 +7,14 @@ type EventType string
 
 // What can happen to a machine.
 const (
-	EventCreated   EventType = "created"
-	EventStarted   EventType = "started"
-	EventPaused    EventType = "paused"
-	EventResumed   EventType = "resumed"
-	EventStopped   EventType = "stopped" // By whatever reason: Exit says which.
-	EventRenamed   EventType = "renamed" // Name is the new one.
-	EventDestroyed EventType = "destroyed"
+	EventCreated     EventType = "created"
+	EventStarted     EventType = "started"
+	EventPaused      EventType = "paused"
+	EventResumed     EventType = "resumed"
+	EventStopped     EventType = "stopped" // By whatever reason: Exit says which.
+	EventRenamed     EventType = "renamed" // Name is the new one.
+	EventDestroyed   EventType = "destroyed"
+	EventSnapshotted EventType = "snapshotted" // A snapshot of it is there.
 	// EventDenied is a flow that no rule allows: told at most once a minute for each, and at most ten a second of a machine, while a process lives that watches the machine.
 	EventDenied EventType = "denied"
 )

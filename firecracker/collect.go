@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/tangle-network/microvm-runtime/internal/state"
 	"github.com/tangle-network/microvm-runtime/internal/store"
 )
 
@@ -37,9 +38,23 @@ func (d *driver) neededFiles() (map[string]bool, error) {
 		if err != nil {
 			return nil, fmt.Errorf("what machine %s needs is not known (destroy it): %w", uid, err)
 		}
-		for _, path := range append([]string{record.Files.Kernel, record.Files.Initrd, record.Files.Base}, record.Files.Drives...) {
-			keys[filepath.Base(path)] = true
+		addKeys(keys, record.Files)
+	}
+	snapshots, err := d.snaps.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, snapshot := range snapshots {
+		if snapshot.Problem != nil {
+			return nil, fmt.Errorf("what snapshot %s needs is not known (delete it): %w", snapshot.Name, snapshot.Problem)
 		}
+		addKeys(keys, snapshot.Shared)
 	}
 	return keys, nil
+}
+
+func addKeys(keys map[string]bool, files state.Files) {
+	for _, path := range append([]string{files.Kernel, files.Initrd, files.Base}, files.Drives...) {
+		keys[filepath.Base(path)] = true
+	}
 }

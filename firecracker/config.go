@@ -17,7 +17,7 @@ func (p plan) config() api.ConfigFile {
 	c := api.ConfigFile{
 		BootSource:    api.BootSource{KernelImagePath: kernelPath, BootArgs: p.kernelArgs},
 		Drives:        []api.Drive{},
-		MachineConfig: api.MachineConfig{VCPUCount: p.vcpus, MemSizeMiB: p.memoryMiB},
+		MachineConfig: api.MachineConfig{VCPUCount: p.vcpus, MemSizeMiB: p.memoryMiB, TrackDirtyPages: p.trackDirty},
 		Vsock:         &api.Vsock{GuestCID: guestCID, UDSPath: vsockPath},
 		Entropy:       &api.Entropy{},
 	}

@@ -69,13 +69,13 @@ func holdings(t *testing.T, o Options) string {
 		if strings.HasPrefix(item.Name, filepath.Join(o.SocketDir, networkDir)) || item.Name == filepath.Join(o.StateDir, "subnet.json") { // slots stay made, for the next
 			continue
 		}
-		fmt.Fprintln(&b, item.Kind, item.Name, contents(t, item))
+		fmt.Fprintln(&b, item.Kind, item.Name, treeOf(t, item))
 	}
 	return b.String()
 }
 
 // contents tells what is in a file from what was. A slot that was leased and given back comes last in the queue of those that are free.
-func contents(t *testing.T, item inventory.Item) string {
+func treeOf(t *testing.T, item inventory.Item) string {
 	t.Helper()
 	if item.Kind != "file" || strings.HasSuffix(item.Name, "/slots/free") {
 		return ""

@@ -59,6 +59,19 @@ func (d *driver) create(ctx context.Context, name string, record *state.Record, 
 	steps := step.Begin("create", d.options.hook)
 	defer steps.End(&err)
 
+	if err := d.acquire(ctx, steps, lock, name, record, recorded, func() error { return d.makeDisk(ctx, record) }); err != nil {
+		return err
+	}
+	record.Phase = state.PhaseCreated
+	if err := steps.Do("commit", func() error { return lock.WriteRecord(*record) }, nil); err != nil {
+		return err
+	}
+	d.tell(record, name, microvm.EventCreated, nil)
+	return nil
+}
+
+// acquire takes what a machine has from its creation to its end, and writes it down first.
+func (d *driver) acquire(ctx context.Context, steps *step.Sequence, lock *state.Lock, name string, record *state.Record, recorded func(), makeDisk func() error) error {
 	if err := steps.Do("record", func() error { return lock.WriteRecord(*record) }, nil); err != nil {
 		return err
 	}
@@ -85,19 +98,11 @@ func (d *driver) create(ctx context.Context, name string, record *state.Record, 
 		}
 	}
 	if hasDisk(&record.Spec) {
-		if err := steps.Do("disk", func() error { return d.makeDisk(ctx, record) }, nil); err != nil {
+		if err := steps.Do("disk", makeDisk, nil); err != nil {
 			return err
 		}
 	}
-	if err := context.Cause(ctx); err != nil {
-		return err
-	}
-	record.Phase = state.PhaseCreated
-	if err := steps.Do("commit", func() error { return lock.WriteRecord(*record) }, nil); err != nil {
-		return err
-	}
-	d.tell(record, name, microvm.EventCreated, nil)
-	return nil
+	return context.Cause(ctx)
 }
 
 // resolve looks at the host: it fills the spec's defaults in and imports what the machine boots from into the store.
@@ -235,6 +240,11 @@ func (d *driver) makeDisk(ctx context.Context, record *state.Record) error {
 		}
 		source = empty
 	}
+	return d.cloneDisk(ctx, record, source)
+}
+
+// cloneDisk makes the machine's own disk a private copy of another.
+func (d *driver) cloneDisk(ctx context.Context, record *state.Record, source string) error {
 	path := d.diskPath(record.UID)
 	if _, err := disk.Clone(ctx, path, source); err != nil {
 		return err

@@ -18,6 +18,7 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/loan"
 	"github.com/tangle-network/microvm-runtime/internal/publish"
 	"github.com/tangle-network/microvm-runtime/internal/slot"
+	"github.com/tangle-network/microvm-runtime/internal/snapstore"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 	"github.com/tangle-network/microvm-runtime/internal/store"
 	"github.com/tangle-network/microvm-runtime/internal/unix"
@@ -33,6 +34,7 @@ type driver struct {
 	slots   *slot.Pool
 	loans   *loan.Book
 	ports   *publish.Book
+	snaps   *snapstore.Store
 	hostNet hostNetwork
 	slice   *cgroup.Slice // nil where the host has no cgroup v2
 	log     *slog.Logger
@@ -48,15 +50,16 @@ type driver struct {
 }
 
 var (
-	_ microvm.Driver    = (*driver)(nil)
-	_ microvm.Pauser    = (*driver)(nil)
-	_ microvm.Renamer   = (*driver)(nil)
-	_ microvm.Updater   = (*driver)(nil)
-	_ microvm.Recoverer = (*driver)(nil)
-	_ microvm.Trimmer   = (*driver)(nil)
-	_ microvm.Dialer    = (*driver)(nil)
-	_ microvm.Consoler  = (*driver)(nil)
-	_ microvm.Watcher   = (*driver)(nil)
+	_ microvm.Driver      = (*driver)(nil)
+	_ microvm.Pauser      = (*driver)(nil)
+	_ microvm.Renamer     = (*driver)(nil)
+	_ microvm.Updater     = (*driver)(nil)
+	_ microvm.Recoverer   = (*driver)(nil)
+	_ microvm.Trimmer     = (*driver)(nil)
+	_ microvm.Snapshotter = (*driver)(nil)
+	_ microvm.Dialer      = (*driver)(nil)
+	_ microvm.Consoler    = (*driver)(nil)
+	_ microvm.Watcher     = (*driver)(nil)
 )
 
 // New returns a Runtime on real Firecracker. It makes the directories of the options where they are missing and starts nothing. What does not make sense
@@ -94,6 +97,10 @@ func open(options Options) (*driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	snaps, err := snapstore.Open(filepath.Join(o.StateDir, snapshotsDir))
+	if err != nil {
+		return nil, err
+	}
 	if !o.Bare {
 		if err := checkJails(o, dir); err != nil {
 			return nil, err
@@ -114,7 +121,7 @@ func open(options Options) (*driver, error) {
 	if err := dir.FixLayout(); err != nil {
 		return nil, err
 	}
-	d := &driver{self: &self, options: o, binary: binary{path: o.Firecracker}, state: dir, store: files, slots: slots, loans: loans, ports: ports, slice: slice, log: o.Logger, watched: map[string]*watch{}}
+	d := &driver{self: &self, options: o, binary: binary{path: o.Firecracker}, state: dir, store: files, slots: slots, loans: loans, ports: ports, snaps: snaps, slice: slice, log: o.Logger, watched: map[string]*watch{}}
 	d.life, d.end = context.WithCancel(context.Background())
 	return d, nil
 }

@@ -66,6 +66,9 @@ func (d *driver) findRun(lock *state.Lock, m *machine, yield bool) (err error) {
 			err = vmm.ErrGone
 		}
 	}
+	if err == nil && m.run.Stands { // a snapshot was interrupted
+		d.goOn(lock, m)
+	}
 	if errors.Is(err, vmm.ErrGone) && yield && d.startersToSettle(m.record.UID) {
 		return errStarterFirst
 	}

@@ -71,6 +71,8 @@ type Limits struct {
 	VMs       int // Machines.
 	MemoryMiB int // Sum of the guests' memory in MiB, whether they run or not.
 	DiskMiB   int // Sum of the writable disks' sizes in MiB, whether they are filled or not.
+	// SnapshotMiB is how much of the host's disk snapshots have in MiB. VM.Snapshot answers microvm.ErrExhausted beyond it.
+	SnapshotMiB int
 }
 
 const (
@@ -138,7 +140,7 @@ func (o *Options) check() error {
 	if o.FirstUID < 1 || o.UIDCount < 1 || o.FirstUID+o.UIDCount > 1<<31 {
 		return badOption("FirstUID", fmt.Sprintf("%d+%d", o.FirstUID, o.UIDCount), "must be a range of users without root")
 	}
-	if o.Limits.VMs < 0 || o.Limits.MemoryMiB < 0 || o.Limits.DiskMiB < 0 {
+	if o.Limits.VMs < 0 || o.Limits.MemoryMiB < 0 || o.Limits.DiskMiB < 0 || o.Limits.SnapshotMiB < 0 {
 		return badOption("Limits", o.Limits, "must not be negative")
 	}
 	if o.MTU != 0 && (o.MTU < minMTU || o.MTU > maxMTU) {

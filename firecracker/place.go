@@ -18,9 +18,9 @@ import (
 // place is where one run of a VMM lives: a jail, or, bare, a directory. Inside, both look the same.
 type place interface {
 	// make makes it in place of the last run's.
-	make(ctx context.Context, p plan) error
-	// command returns how the VMM is started in it.
-	command() vmm.Command
+	make(ctx context.Context, c contents) error
+	// command returns how the VMM is started in it, with these arguments beside those that the place itself needs.
+	command(args []string) vmm.Command
 	// remove removes it, if it is there.
 	remove() error
 	// dial connects to one of the VMM's sockets.
@@ -29,6 +29,18 @@ type place interface {
 	listen(name string) (net.Listener, error)
 	// openLog opens the VMM's log.
 	openLog() (*os.File, error)
+	// outlet returns the name that the VMM is told for a file that it is to write and that is to be at path, outside, once it is taken.
+	outlet(name, path string) string
+	// take brings a file that the VMM has written to path. No VMM can write to it any more.
+	take(name, path string) error
+	// discard removes what the VMM has written, or begun to write, and was not taken.
+	discard(name string) error
+}
+
+// contents are what a run finds in its place beside the machine's own.
+type contents struct {
+	config []byte            // The configuration file. Nil where there is none.
+	shared map[string]string // What is below img/: names to files that no VMM may write to.
 }
 
 func (d *driver) place(r *state.Record) place {
@@ -75,9 +87,13 @@ func sharedFiles(r *state.Record) map[string]string {
 	return files
 }
 
-// firecrackerArgs are the VMM's arguments but for its id, which the jailer adds itself.
-func firecrackerArgs() []string {
-	return []string{"--api-sock", socketPath, "--config-file", configPath, "--log-path", logPath, "--level", "Info"}
+// firecrackerArgs are the VMM's arguments but for its id, which the jailer adds itself. Without a configuration file it waits for what it is told.
+func firecrackerArgs(c contents) []string {
+	args := []string{"--api-sock", socketPath, "--log-path", logPath, "--level", "Info"}
+	if c.config != nil {
+		args = append(args, "--config-file", configPath)
+	}
+	return args
 }
 
 // bare is a directory that the VMM works in, as this process's user.
@@ -89,12 +105,8 @@ type bare struct {
 	lent   func(*state.Record) (lentThings, error)
 }
 
-func (b *bare) make(_ context.Context, p plan) error {
+func (b *bare) make(_ context.Context, c contents) error {
 	if err := b.remove(); err != nil {
-		return err
-	}
-	config, err := p.configFile()
-	if err != nil {
 		return err
 	}
 	lent, err := b.lent(b.record)
@@ -104,7 +116,7 @@ func (b *bare) make(_ context.Context, p plan) error {
 	defer lent.Close()
 	img := filepath.Join(b.dir, "img")
 	errs := []error{os.Mkdir(b.dir, 0o700), os.Mkdir(img, 0o700)}
-	for name, path := range sharedFiles(b.record) { // symbolic: the directory is on tmpfs, the store is not
+	for name, path := range c.shared { // symbolic: the directory is on tmpfs, the store is not
 		errs = append(errs, os.Symlink(path, filepath.Join(img, name)))
 	}
 	if b.layer != "" {
@@ -113,12 +125,15 @@ func (b *bare) make(_ context.Context, p plan) error {
 	for name, thing := range lent {
 		errs = append(errs, os.Symlink(thing.Path, filepath.Join(b.dir, name)))
 	}
-	errs = append(errs, os.WriteFile(filepath.Join(b.dir, configPath), config, 0o600), os.WriteFile(filepath.Join(b.dir, logPath), nil, 0o600))
+	if c.config != nil {
+		errs = append(errs, os.WriteFile(filepath.Join(b.dir, configPath), c.config, 0o600))
+	}
+	errs = append(errs, os.WriteFile(filepath.Join(b.dir, logPath), nil, 0o600))
 	return errors.Join(errs...)
 }
 
-func (b *bare) command() vmm.Command {
-	return vmm.Command{Path: b.binary, Args: append([]string{"--id", b.record.UID}, firecrackerArgs()...), Dir: b.dir}
+func (b *bare) command(args []string) vmm.Command {
+	return vmm.Command{Path: b.binary, Args: append([]string{"--id", b.record.UID}, args...), Dir: b.dir}
 }
 
 func (b *bare) remove() error { return os.RemoveAll(b.dir) }
@@ -133,6 +148,13 @@ func (b *bare) listen(name string) (net.Listener, error) {
 
 func (b *bare) openLog() (*os.File, error) { return jail.OpenFile(b.dir, logPath, os.Geteuid()) }
 
+// outlet: its directory is on tmpfs, where no memory should go; and it can write anywhere.
+func (b *bare) outlet(_, path string) string { return path }
+
+func (b *bare) take(string, string) error { return nil }
+
+func (b *bare) discard(string) error { return nil }
+
 // jailed is a jail of the official jailer's, and a link to its root where bare machines have their directory.
 type jailed struct {
 	layout   jail.Layout
@@ -144,11 +166,7 @@ type jailed struct {
 	lent     func(*state.Record) (lentThings, error)
 }
 
-func (j *jailed) make(ctx context.Context, p plan) error {
-	config, err := p.configFile()
-	if err != nil {
-		return err
-	}
+func (j *jailed) make(ctx context.Context, c contents) error {
 	if err := j.remove(); err != nil {
 		return err
 	}
@@ -157,15 +175,15 @@ func (j *jailed) make(ctx context.Context, p plan) error {
 		return err
 	}
 	defer lent.Close()
-	files := jail.Files{Shared: sharedFiles(j.record), Config: config, Layer: j.layer, Lent: lent.files(), Log: logPath, UID: j.uid, GID: j.gid}
+	files := jail.Files{Shared: c.shared, Config: c.config, Layer: j.layer, Lent: lent.files(), Log: logPath, UID: j.uid, GID: j.gid}
 	if err := j.layout.Build(ctx, files); err != nil {
 		return fmt.Errorf("build jail: %w", err)
 	}
 	return os.Symlink(j.layout.Root(), j.link)
 }
 
-func (j *jailed) command() vmm.Command {
-	return j.layout.Command(j.jailer, j.uid, j.gid, maxFile(j.record), firecrackerArgs()...)
+func (j *jailed) command(args []string) vmm.Command {
+	return j.layout.Command(j.jailer, j.uid, j.gid, maxFile(j.record), args...)
 }
 
 // maxFile returns the size in bytes of the largest file that the VMM may have to write: its disk, a drive, or the guest's memory in a snapshot. One that was broken into
@@ -196,3 +214,9 @@ func (j *jailed) listen(name string) (net.Listener, error) {
 }
 
 func (j *jailed) openLog() (*os.File, error) { return jail.OpenFile(j.root(), logPath, j.uid) }
+
+func (j *jailed) outlet(name, _ string) string { return name }
+
+func (j *jailed) discard(name string) error { return jail.Discard(j.root(), name) }
+
+func (j *jailed) take(name, path string) error { return jail.Take(j.root(), name, j.uid, path) }

@@ -24,6 +24,11 @@ const (
 	socketPath = "api.sock"
 	logPath    = "firecracker.log"
 
+	loadedState  = "img/state" // of the snapshot that a run begins with
+	loadedMemory = "img/memory"
+	takenState   = "snapshot.state" // what a VMM in a jail writes a snapshot to
+	takenMemory  = "snapshot.memory"
+
 	layerInMemory = "microvm.layer=tmpfs" // the agent's word for it on the kernel's command line
 
 	guestCID   = 3
@@ -35,6 +40,7 @@ const (
 type plan struct {
 	vcpus, memoryMiB int
 	initrd           bool
+	trackDirty       bool
 	kernelArgs       string
 	drives           []plannedDrive
 	network          *plannedNetwork // nil where the machine has none
@@ -52,7 +58,7 @@ type plannedNetwork struct {
 }
 
 func planOf(r *state.Record) plan {
-	p := plan{vcpus: r.Spec.VCPUs, memoryMiB: r.Spec.MemoryMiB, initrd: r.Files.Initrd != "", kernelArgs: kernelArgs(r)}
+	p := plan{vcpus: r.Spec.VCPUs, memoryMiB: r.Spec.MemoryMiB, initrd: r.Files.Initrd != "", trackDirty: r.Spec.TrackDirty, kernelArgs: kernelArgs(r)}
 	if hasNetwork(&r.Spec) {
 		p.network = &plannedNetwork{receive: r.Spec.Network.Receive, transmit: r.Spec.Network.Transmit}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/loan"
 	"github.com/tangle-network/microvm-runtime/internal/publish"
 	"github.com/tangle-network/microvm-runtime/internal/slot"
+	"github.com/tangle-network/microvm-runtime/internal/snapstore"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 	"github.com/tangle-network/microvm-runtime/internal/store"
 	"github.com/tangle-network/microvm-runtime/internal/tidy"
@@ -88,7 +89,7 @@ func (p *Purged) machines(ctx context.Context, d *driver) error {
 func (d *driver) trees() []tidy.Tree {
 	sockets, root := d.state.Trees()
 	sockets.Below = append(sockets.Below, guard.Tree(guardDir))
-	root.Below = append(root.Below, store.Tree("store"), slot.Tree("slots"), loan.Tree("loans"), publish.Tree("ports"), kernels.Tree("kernels"), imagestore.Tree("images"))
+	root.Below = append(root.Below, store.Tree("store"), snapstore.Tree(snapshotsDir), slot.Tree("slots"), loan.Tree("loans"), publish.Tree("ports"), kernels.Tree("kernels"), imagestore.Tree("images"))
 	jails := tidy.Tree{Dir: d.options.JailDir, Ours: isProbe}
 	own := filepath.Dir(jails.Dir) == d.options.StateDir // else it is the administrator's, and may hold others' jails: those of our machines are gone already
 	entries, _ := os.ReadDir(jails.Dir)

@@ -33,6 +33,9 @@ func (d *driver) settle(lock *state.Lock, record *state.Record, run *state.Run, 
 		return &exit, err
 	}
 	d.forget(uid)
+	if run.Snapshot != "" {
+		d.dropEphemeral(run.Snapshot)
+	}
 	d.tell(record, name, microvm.EventStopped, &exit)
 	return &exit, nil
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
@@ -63,22 +64,27 @@ type boot struct {
 	place  place
 	before time.Time     // when the run before began; zero when there was none
 	exit   *microvm.Exit // how the run before ended
+	load   *loading      // the snapshot that it begins with; nil where it boots
 
 	patient bool // the VMM is not asked before it has booted
 	unsaid  bool // the VMM ended by itself and did not say why
 
-	steps   *step.Sequence
-	state   state.Run
-	leaf    *cgroup.Leaf
-	network *netns.Namespace // nil where the machine has none
-	process *vmm.Process
-	output  *output
+	steps    *step.Sequence
+	contents contents
+	state    state.Run
+	leaf     *cgroup.Leaf
+	network  *netns.Namespace // nil where the machine has none
+	process  *vmm.Process
+	output   *output
 }
 
 // run is the sequence of Start: from nothing to a VMM that says that the machine runs. A failure undoes it and has the VMM's own words.
 func (b *boot) run(ctx context.Context) (err error) {
-	b.steps = step.Begin("start", b.driver.options.hook)
+	b.steps = step.Begin(b.verb(), b.driver.options.hook)
 	b.state = state.Run{State: microvm.StateRunning, Started: time.Now().Round(0), Starter: b.driver.self}
+	if b.load != nil {
+		b.load.describe(&b.state, b.record)
+	}
 	defer b.closeOutput()
 	defer b.closeLeaf()
 	defer func() { b.network.Close() }()
@@ -90,7 +96,7 @@ func (b *boot) run(ctx context.Context) (err error) {
 	if err := b.steps.Do("console", b.openOutput, nil); err != nil {
 		return err
 	}
-	if err := b.steps.Do("place", func() error { return b.place.make(ctx, planOf(b.record)) }, b.place.remove); err != nil {
+	if err := b.steps.Do("place", func() error { return b.makePlace(ctx) }, b.place.remove); err != nil {
 		return err
 	}
 	if b.driver.slice != nil {
@@ -109,7 +115,7 @@ func (b *boot) run(ctx context.Context) (err error) {
 	if err := b.steps.Do("identity", b.identify, b.unwatch); err != nil {
 		return err
 	}
-	if err := b.steps.Do("vmm", func() error { return b.awaitVMM(ctx) }, nil); err != nil {
+	if err := b.steps.Do("vmm", func() error { return b.bringUp(ctx) }, nil); err != nil {
 		return b.explain(err)
 	}
 	return b.steps.Do("commit", b.commit, b.uncommit)
@@ -121,6 +127,32 @@ func (b *boot) begin() error {
 }
 
 func (b *boot) unbegin() error { return b.lock.RemoveRun() }
+
+// makePlace makes the place with what the run begins with: a configuration file, or a snapshot.
+func (b *boot) makePlace(ctx context.Context) (err error) {
+	b.contents = contents{shared: sharedFiles(b.record)}
+	if b.load != nil {
+		b.contents.shared[filepath.Base(loadedState)], b.contents.shared[filepath.Base(loadedMemory)] = b.load.state, b.load.memory
+	} else if b.contents.config, err = planOf(b.record).configFile(); err != nil {
+		return err
+	}
+	return b.place.make(ctx, b.contents)
+}
+
+// bringUp makes the VMM run the machine.
+func (b *boot) bringUp(ctx context.Context) error {
+	if b.load != nil {
+		return b.loadSnapshot(ctx)
+	}
+	return b.awaitVMM(ctx)
+}
+
+func (b *boot) verb() string {
+	if b.load != nil {
+		return "load"
+	}
+	return "start"
+}
 
 func (b *boot) makeLeaf() (err error) {
 	b.leaf, err = b.driver.slice.NewLeaf(b.record.UID)
@@ -147,7 +179,7 @@ func (b *boot) enterNetwork(ctx context.Context) (err error) {
 }
 
 func (b *boot) spawn() (err error) {
-	command := b.place.command()
+	command := b.place.command(firecrackerArgs(b.contents))
 	command.Cgroup, command.Network = b.leaf, b.network
 	command.Stdout, command.Stderr = b.output.console, b.output.stderr
 	b.process, err = vmm.Start(command)
@@ -192,7 +224,9 @@ func (b *boot) commit() error {
 	if err := errors.Join(b.lock.Commit(timeline), b.lock.Begin(b.state.Started)); err != nil {
 		return err
 	}
-	b.driver.tell(b.record, b.name, microvm.EventStarted, nil)
+	if b.load == nil { // a machine that is restored is told of when it is its own
+		b.driver.tell(b.record, b.name, microvm.EventStarted, nil)
+	}
 	return nil
 }
 

@@ -122,3 +122,28 @@ func LinkOrCopy(ctx context.Context, dst, src string) error {
 	}
 	return os.Chmod(dst, info.Mode().Perm())
 }
+
+// Overlay writes the data of the file over, which is mostly holes, to the same places of the file at path. The files are of one size.
+func Overlay(ctx context.Context, path, over string) (err error) {
+	in, err := os.Open(over)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	_, err = copyData(ctx, out, in)
+	return err
+}
+
+// Used returns how many bytes of its file system's a file has; 0 where there is none.
+func Used(path string) int64 {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Sys().(*syscall.Stat_t).Blocks * 512
+}

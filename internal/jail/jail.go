@@ -50,7 +50,7 @@ func (l Layout) Root() string { return filepath.Join(l.Dir(), "root") }
 // Files say what is put into a jail: names in it to paths outside.
 type Files struct {
 	Shared map[string]string   // Linked below img/. They stay root's.
-	Config []byte              // Written to img/vm.json. Root's, read-only.
+	Config []byte              // Written to img/vm.json. Root's, read-only. Nil where there is none.
 	Layer  string              // Linked to layer: the machine's own disk, which belongs to the VM's user. Optional.
 	Lent   map[string]*os.File // Linked below the root, or, when it is a block device, a node of it is made. Opened with O_PATH; a file belongs to the VM's user.
 	Log    string              // Name of an empty log file that is made for the VM's user.
@@ -72,8 +72,11 @@ func (l Layout) Build(ctx context.Context, f Files) error {
 			return fmt.Errorf("link %s: %w", name, err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(img, "vm.json"), f.Config, 0o444); err != nil {
-		return err
+	if f.Config != nil {
+		config := filepath.Join(img, "vm.json")
+		if err := errors.Join(os.WriteFile(config, f.Config, 0o444), os.Chmod(config, 0o444)); err != nil {
+			return err
+		}
 	}
 	if f.Layer != "" {
 		if err := os.Link(f.Layer, filepath.Join(l.Root(), "layer")); err != nil {
@@ -87,8 +90,8 @@ func (l Layout) Build(ctx context.Context, f Files) error {
 	if err := os.WriteFile(log, nil, 0o600); err != nil {
 		return err
 	}
-	// The modes above are the umask's to weaken only; these two must be as said.
-	return errors.Join(os.Chown(log, f.UID, f.GID), os.Chmod(img, 0o755), os.Chmod(filepath.Join(img, "vm.json"), 0o444))
+	// The modes above are the umask's to weaken only; this one must be as said.
+	return errors.Join(os.Chown(log, f.UID, f.GID), os.Chmod(img, 0o755))
 }
 
 // lend puts what is lent to the machine into the jail. The host's own nodes are left alone.

@@ -111,5 +111,41 @@ func Listen(dir, name string, uid, gid int) (net.Listener, error) {
 	return listener, nil
 }
 
+// Take makes a regular file below dir, which must belong to uid and have one name only, a name at path on the same file system, which is this process's user's and which nobody can write to. The
+// name below dir goes. A VMM that still has the file open for writing is ErrHostile.
+func Take(dir, name string, uid int, path string) error {
+	f, err := OpenFile(dir, name, uid)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := errors.Join(f.Chown(os.Geteuid(), os.Getegid()), f.Chmod(0o444)); err != nil {
+		return err
+	}
+	if err := unix.NobodyWrites(f); err != nil { // from here on nobody can open it for that: only who has it open already could
+		return fmt.Errorf("%w: %s: %w", ErrHostile, f.Name(), err)
+	}
+	if err := check(f, syscall.S_IFREG, os.Geteuid()); err != nil { // a link that was made meanwhile
+		return err
+	}
+	if err := unix.LinkFile(f, path); err != nil {
+		return err
+	}
+	return Discard(dir, name)
+}
+
+// Discard removes a name below dir, if it is there. It follows no link.
+func Discard(dir, name string) error {
+	d, err := openDir(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := os.Remove(filepath.Join(proc(d), name)); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // proc returns a path that leads to what f is, whatever happens to its name.
 func proc(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }

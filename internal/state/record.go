@@ -70,6 +70,12 @@ type Run struct {
 	Starter *vmm.Identity `json:"starter,omitempty"` // The process that started it, and so is told how its VMM ends.
 	// Intent says who asked for the run's end, before it is asked for. Nil while nobody has.
 	Intent *Intent `json:"intent,omitempty"`
+	// Snapshot is the uid of the snapshot that it began with. Empty where it booted.
+	Snapshot string `json:"snapshot,omitempty"`
+	// DirtySince is the uid of the snapshot since which the VMM remembers what pages are written; a snapshot of only those may be over that one and no other. Empty where pages would be lost.
+	DirtySince string `json:"dirty_since,omitempty"`
+	// Stands says that the guest stands for a snapshot that is being taken, and is to go on. Who finds it with the machine's lock lets it go on.
+	Stands bool `json:"stands,omitempty"`
 
 	Committed bool           `json:"-"` // Its VMM has answered: the machine runs. Told by a file of its own; see Commit.
 	Timeline  []microvm.Mark `json:"-"` // The steps of its start, once committed.

@@ -53,3 +53,13 @@ func LinkFile(f *os.File, path string) error {
 
 // O_PATH opens a file only to be named by (open(2)).
 const O_PATH = unix.O_PATH
+
+// NobodyWrites returns an error when a process has the file open for writing, or mapped so, or makes a lease on it: EAGAIN (fcntl(2), F_SETLEASE). The file must be open for reading only, and
+// belong to this process's user.
+func NobodyWrites(f *os.File) error {
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK); err != nil {
+		return os.NewSyscallError("fcntl F_SETLEASE", err)
+	}
+	_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+	return os.NewSyscallError("fcntl F_SETLEASE", err)
+}

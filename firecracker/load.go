@@ -1,0 +1,79 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/firecracker/api"
+	"github.com/tangle-network/microvm-runtime/internal/state"
+)
+
+// loading is the snapshot that a run begins with, in place of a boot.
+type loading struct {
+	snapshot      string // Its uid.
+	state, memory string // Paths of its files.
+	paused        bool   // The guest executes nothing before it is resumed.
+}
+
+// describe says in a run's record what it begins with.
+func (l *loading) describe(run *state.Run, record *state.Record) {
+	run.Snapshot = l.snapshot
+	if record.Spec.TrackDirty {
+		run.DirtySince = l.snapshot
+	}
+	if l.paused {
+		run.State = microvm.StatePaused
+	}
+}
+
+// loadSnapshot tells a VMM that has no guest yet what it becomes, as soon as it listens.
+func (b *boot) loadSnapshot(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, answerPatience)
+	defer cancel()
+	stop := cancelWhen(cancel, b.process.Done())
+	defer stop()
+	request, err := b.loadRequest(ctx)
+	if err != nil {
+		return err
+	}
+	client := b.driver.client(b.record)
+	defer client.Close()
+	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
+		err := client.LoadSnapshot(ctx, request)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, api.ErrGone) && !errors.Is(err, os.ErrNotExist) {
+			return b.notAnswered(ctx, err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return b.notAnswered(ctx, err)
+		}
+	}
+}
+
+// trackingRenamed is the version from which a VMM is told otherwise to remember what pages are written.
+var trackingRenamed = api.Version{Major: 1, Minor: 13}
+
+func (b *boot) loadRequest(ctx context.Context) (api.SnapshotLoad, error) {
+	request := api.SnapshotLoad{
+		SnapshotPath: loadedState, MemBackend: &api.MemBackend{BackendType: "File", BackendPath: loadedMemory}, ResumeVM: !b.load.paused,
+	}
+	if !b.record.Spec.TrackDirty {
+		return request, nil
+	}
+	version, err := b.driver.binary.ask(ctx)
+	if version.Compare(trackingRenamed) < 0 {
+		request.EnableDiffSnapshots = true
+	} else {
+		request.TrackDirtyPages = true
+	}
+	return request, err
+}

@@ -1,0 +1,63 @@
+//go:build linux
+
+package snapstore
+
+import (
+	"time"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/state"
+)
+
+// Version is the version of manifests that this package writes. It reads this and all older ones.
+const Version = 1
+
+// The files of a snapshot.
+const (
+	State  = "state"  // Of the devices, as Firecracker writes it.
+	Memory = "memory" // Of the guest.
+	Disk   = "disk"   // The machine's own, where it has one.
+
+	flat = "flat" // A diff's whole memory.
+)
+
+// Manifest is what is written down of a snapshot. It is never changed, but by Flatten.
+type Manifest struct {
+	UID     string               `json:"uid"`
+	Name    string               `json:"name"` // "machine/snapshot". The link is what counts.
+	Kind    microvm.SnapshotKind `json:"kind"`
+	Parent  string               `json:"parent,omitempty"` // Uid, of a diff.
+	Created time.Time            `json:"created"`
+
+	Machine     string               `json:"machine"`     // Uid.
+	Layout      int                  `json:"layout"`      // Of what a VMM sees: names of files, devices, addresses.
+	Firecracker string               `json:"firecracker"` // Version, such as "1.12.1".
+	CPU         CPU                  `json:"cpu"`
+	Spec        microvm.Spec         `json:"spec"` // Resolved.
+	Image       *microvm.ImageConfig `json:"image,omitempty"`
+	Agent       bool                 `json:"agent"`
+	Shared      state.Files          `json:"shared"` // What the machine boots from: paths in the host's store.
+
+	Files     map[string]File   `json:"files"` // By State, Memory, Disk.
+	Labels    map[string]string `json:"labels,omitempty"`
+	Ephemeral bool              `json:"ephemeral,omitempty"`
+	Stood     time.Duration     `json:"stood,omitempty"`
+	Copied    int64             `json:"copied,omitempty"`
+}
+
+// File is one file of a snapshot.
+type File struct {
+	Name   string `json:"name"`   // In the snapshot's directory.
+	Size   int64  `json:"size"`   // Bytes.
+	Data   int64  `json:"data"`   // Bytes on the disk when it was made: what isn't a hole.
+	SHA256 string `json:"sha256"` // 64 hexadecimal digits.
+}
+
+// CPU is what a guest has seen of the host's.
+type CPU struct {
+	Vendor string   `json:"vendor"`
+	Family string   `json:"family"`
+	Model  string   `json:"model"`
+	Name   string   `json:"name"`
+	Flags  []string `json:"flags,omitempty"` // Sorted.
+}
