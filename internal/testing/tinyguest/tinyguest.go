@@ -29,7 +29,12 @@ const (
 	Reset
 	// Crash is a triple fault.
 	Crash
+	// Count counts for ever: each turn writes the number to one of CountPages pages in their order, each 4096th turn the next of the letters a to p to the serial port.
+	Count
 )
+
+// CountPages is how many pages of 4 KiB Count writes to, from 32 MiB on.
+const CountPages = 256
 
 const (
 	loadAddress = 16 << 20
@@ -50,6 +55,20 @@ func (p Program) code() []byte {
 		tail = []byte{0x66, 0xba, 0x64, 0x00, 0xb0, 0xfe, 0xee, 0xf4, 0xeb, 0xfd} // mov dx,0x64; mov al,0xfe; out dx,al; hlt; jmp hlt
 	case Crash:
 		tail = []byte{0x0f, 0x0b} // ud2, without a table of handlers
+	case Count:
+		tail = []byte{
+			0x31, 0xdb, // xor ebx,ebx
+			0xff, 0xc3, // turn: inc ebx
+			0x89, 0xd8, 0x25, 0xff, 0, 0, 0, // mov eax,ebx; and eax,255
+			0xc1, 0xe0, 0x0c, 0x05, 0, 0, 0, 2, // shl eax,12; add eax,32 MiB
+			0x89, 0x18, // mov [rax],ebx
+			0xf7, 0xc3, 0xff, 0x0f, 0, 0, // test ebx,4095
+			0x75, 0xe5, // jnz turn
+			0x89, 0xd8, 0xc1, 0xe8, 0x0c, // mov eax,ebx; shr eax,12
+			0x24, 0x0f, 0x04, 'a', // and al,15; add al,'a'
+			0xee,       // out dx,al
+			0xeb, 0xd9, // jmp turn
+		}
 	}
 	head := []byte{
 		0x48, 0x8d, 0x35, 0, 0, 0, 0, // start: lea rsi,[rip+text]
