@@ -17,11 +17,17 @@ import (
 // crash lets a process begin a verb and be killed at a point of it.
 func (r *rig) crash(verb, name, point string) {
 	r.t.Helper()
-	cmd := child(r.t.Context(), order{Options: childOptionsOf(r.options), Verb: verb, Name: name, Spec: r.spec, KillAt: point})
+	r.die(order{Options: childOptionsOf(r.options), Verb: verb, Name: name, Spec: r.spec, KillAt: point})
+}
+
+// die lets a process carry out an order that it does not survive.
+func (r *rig) die(o order) {
+	r.t.Helper()
+	cmd := child(r.t.Context(), o)
 	out, err := cmd.CombinedOutput()
 	exit := (*exec.ExitError)(nil)
 	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		r.t.Fatalf("the child did not die at %s: %v\n%s", point, err, out)
+		r.t.Fatalf("the child did not die at %s: %v\n%s", o.KillAt, err, out)
 	}
 }
 

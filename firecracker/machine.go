@@ -66,8 +66,8 @@ func (d *driver) findRun(lock *state.Lock, m *machine, yield bool) (err error) {
 			err = vmm.ErrGone
 		}
 	}
-	if err == nil && m.run.Stands { // a snapshot was interrupted
-		d.goOn(lock, m)
+	if err == nil && m.run.Taking != nil { // a snapshot was interrupted
+		d.endTaking(lock, m)
 	}
 	if errors.Is(err, vmm.ErrGone) && yield && d.startersToSettle(m.record.UID) {
 		return errStarterFirst

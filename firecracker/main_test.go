@@ -40,6 +40,7 @@ type order struct {
 	Verb     string
 	Name     string // Of the machine.
 	Spec     microvm.Spec
+	Snapshot string // The one that is made, or that is restored.
 	KillAt   string // The point at which the child kills itself.
 	Files    uint64 // Soft RLIMIT_NOFILE. 0 leaves it.
 	Times    int
@@ -136,6 +137,10 @@ func (o order) do(ctx context.Context, rt *microvm.Runtime) error {
 		_, err := rt.Create(ctx, o.Name, o.Spec)
 		return err
 	}
+	if o.Verb == "restore" {
+		_, _, err := rt.Restore(ctx, o.Snapshot, o.Name, nil)
+		return err
+	}
 	vm, err := rt.VM(ctx, o.Name)
 	if err != nil {
 		return err
@@ -150,6 +155,9 @@ func (o order) do(ctx context.Context, rt *microvm.Runtime) error {
 		return vm.Pause(ctx)
 	case "resume":
 		return vm.Resume(ctx)
+	case "snapshot":
+		_, err := vm.Snapshot(ctx, o.Snapshot, nil)
+		return err
 	case "destroy":
 		return vm.Destroy(ctx)
 	}

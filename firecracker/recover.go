@@ -32,7 +32,7 @@ func (d *driver) Recover(ctx context.Context, o microvm.RecoverOptions) (microvm
 	if err := r.machines(ctx); err != nil {
 		return r.report, err
 	}
-	for _, part := range []func(context.Context) error{r.leases, r.ports, r.loans, r.host} {
+	for _, part := range []func(context.Context) error{r.leases, r.ports, r.loans, r.snapshots, r.host} {
 		if err := part(ctx); err != nil {
 			return r.report, err
 		}
@@ -235,6 +235,18 @@ func (r *recovery) loans(context.Context) error {
 	remarks, err := r.driver.loans.Sweep()
 	for _, remark := range remarks {
 		r.did(microvm.ActionReturned, "", "drive: "+remark, nil)
+	}
+	return err
+}
+
+// snapshots removes what interrupted snapshots, and deletions of them, have left.
+func (r *recovery) snapshots(context.Context) error {
+	if r.dry {
+		return nil
+	}
+	removed, err := r.driver.snaps.Sweep()
+	for _, uid := range removed {
+		r.did(microvm.ActionUndone, "", "snapshot "+uid, nil)
 	}
 	return err
 }

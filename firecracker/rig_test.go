@@ -184,6 +184,13 @@ func (r *rig) points(verb string) []string {
 	})
 	vm := r.create("probe")
 	r.start(vm)
+	if verb == "snapshot" || verb == "restore" {
+		r.snapshot(vm, "probe", nil)
+		r.destroy(r.restore("probe/probe", "restored", nil))
+		if err := r.runtime.DeleteSnapshot(within(r.t), "probe/probe"); err != nil {
+			r.t.Fatal(err)
+		}
+	}
 	if err := vm.Destroy(context.Background()); err != nil {
 		r.t.Fatal(err)
 	}

@@ -129,6 +129,9 @@ func (t *taking) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer t.letParentGo()
+	if _, err := d.snaps.Sweep(); err != nil { // what is left of others may be what there is no space for
+		return err
+	}
 	if t.draft, err = d.snaps.Begin(ctx); err != nil {
 		return err
 	}
@@ -139,7 +142,7 @@ func (t *taking) run(ctx context.Context) (err error) {
 	if err := steps.Do("flush", t.flush, nil); err != nil {
 		return err
 	}
-	if err := steps.Do("record", func() error { return t.note(running, "") }, func() error { return t.note(false, "") }); err != nil {
+	if err := steps.Do("record", func() error { return t.note(&state.Taking{Stands: running}, "") }, func() error { return t.note(nil, "") }); err != nil {
 		return err
 	}
 	if running {
@@ -169,10 +172,10 @@ func (t *taking) run(ctx context.Context) (err error) {
 	if err := steps.Do("place", t.draft.Place, nil); err != nil {
 		return err
 	}
-	if err := steps.Do("name", func() error { return t.draft.Bind(t.name) }, nil); err != nil {
+	if err := steps.Do("name", func() error { return t.draft.Bind(t.name) }, func() error { return t.draft.Unbind(t.name) }); err != nil {
 		return err
 	}
-	if noted := t.note(false, t.dirtySince()); noted != nil { // it is there; the next is a full one
+	if noted := t.note(nil, t.dirtySince()); noted != nil { // it is there; the next is a full one
 		d.log.Warn("the next snapshot can't be a diff", "uid", t.machine.record.UID, "error", noted)
 	}
 	d.tell(&t.machine.record, t.machine.name, microvm.EventSnapshotted, nil)
@@ -212,10 +215,10 @@ func (t *taking) flush() error {
 	return disk.SyncData(t.driver.diskPath(t.machine.record.UID))
 }
 
-// note records whether the guest stands for the snapshot, and since which snapshot pages are remembered: since none from the moment that the VMM may forget them.
-func (t *taking) note(stands bool, dirtySince string) error {
+// note records how far it is, and since which snapshot pages are remembered: since none from the moment that the VMM may forget them.
+func (t *taking) note(taking *state.Taking, dirtySince string) error {
 	run := t.machine.run
-	run.Stands, run.DirtySince = stands, dirtySince
+	run.Taking, run.DirtySince = taking, dirtySince
 	return t.lock.WriteRun(*run)
 }
 
@@ -248,8 +251,10 @@ func writePatience(record *state.Record) time.Duration {
 }
 
 // discard removes what a VMM in a jail has written.
-func (t *taking) discard() error {
-	place := t.driver.place(&t.machine.record)
+func (t *taking) discard() error { return t.driver.discardTaken(&t.machine.record) }
+
+func (d *driver) discardTaken(record *state.Record) error {
+	place := d.place(record)
 	return errors.Join(place.discard(takenState), place.discard(takenMemory))
 }
 
@@ -269,7 +274,7 @@ func (t *taking) resume() error {
 	if err != nil {
 		return err
 	}
-	return t.note(false, "")
+	return t.note(&state.Taking{}, "")
 }
 
 // letGoOn resumes a machine that stands for a snapshot.
@@ -279,11 +284,17 @@ func (d *driver) letGoOn(record *state.Record) error {
 	return d.withAPI(ctx, record, func(c *api.Client) error { return c.PatchVM(ctx, api.VMResumed) })
 }
 
-// goOn lets a machine go on whose snapshot was interrupted. While it can't it is as paused as it looks.
-func (d *driver) goOn(lock *state.Lock, m *machine) {
-	err := d.letGoOn(&m.record)
+// endTaking lets a machine go on whose snapshot was interrupted. While it can't it is as paused as it looks.
+func (d *driver) endTaking(lock *state.Lock, m *machine) {
+	var err error
+	if m.run.Taking.Stands {
+		err = d.letGoOn(&m.record)
+	}
 	if err == nil {
-		m.run.Stands = false
+		err = d.discardTaken(&m.record)
+	}
+	if err == nil {
+		m.run.Taking = nil
 		err = lock.WriteRun(*m.run)
 	}
 	if err != nil {

@@ -118,6 +118,14 @@ func (d *Draft) Bind(name string) error {
 	return disk.SyncDir(d.store.link(machine))
 }
 
+// Unbind takes Bind back.
+func (d *Draft) Unbind(name string) error {
+	if !d.store.leadsTo(name, d.uid) {
+		return nil
+	}
+	return d.store.unlink(name)
+}
+
 // Close ends the draft. Without a name it goes, with all that is in it.
 func (d *Draft) Close() (err error) {
 	if !d.store.hasName(d.uid) {

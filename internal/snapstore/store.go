@@ -215,12 +215,18 @@ func (s *Store) Delete(ctx context.Context, uid string, inUse func() (user strin
 		if !s.leadsTo(name, uid) {
 			continue
 		}
-		if err := errors.Join(os.Remove(s.link(name)), disk.SyncDir(filepath.Dir(s.link(name)))); err != nil {
+		if err := s.unlink(name); err != nil {
 			return err
 		}
-		os.Remove(filepath.Dir(s.link(name))) // where that was the last of the machine's
 	}
 	return os.RemoveAll(s.path(uid))
+}
+
+// unlink frees a name.
+func (s *Store) unlink(name string) error {
+	err := errors.Join(os.Remove(s.link(name)), disk.SyncDir(filepath.Dir(s.link(name))))
+	os.Remove(filepath.Dir(s.link(name))) // where that was the last of the machine's
+	return err
 }
 
 func (s *Store) unneeded(uid string, inUse func() (string, error)) error {

@@ -74,11 +74,16 @@ type Run struct {
 	Snapshot string `json:"snapshot,omitempty"`
 	// DirtySince is the uid of the snapshot since which the VMM remembers what pages are written; a snapshot of only those may be over that one and no other. Empty where pages would be lost.
 	DirtySince string `json:"dirty_since,omitempty"`
-	// Stands says that the guest stands for a snapshot that is being taken, and is to go on. Who finds it with the machine's lock lets it go on.
-	Stands bool `json:"stands,omitempty"`
+	// Taking says that a snapshot is being taken. Who finds it with the machine's lock ends that.
+	Taking *Taking `json:"taking,omitempty"`
 
 	Committed bool           `json:"-"` // Its VMM has answered: the machine runs. Told by a file of its own; see Commit.
 	Timeline  []microvm.Mark `json:"-"` // The steps of its start, once committed.
+}
+
+// Taking is a snapshot that is being taken: its VMM may have written what is to be removed.
+type Taking struct {
+	Stands bool `json:"stands"` // The guest stands for it, and is to go on.
 }
 
 // Intent is a wish that a run ends.
