@@ -36,10 +36,11 @@ type Options struct {
 
 // Store is the host of inmemory machines. The zero value has none.
 type Store struct {
-	mu       sync.Mutex
-	machines map[string]*machine
-	names    map[string]string // name to uid
-	watchers map[*watcher]bool
+	mu        sync.Mutex
+	machines  map[string]*machine
+	names     map[string]string // name to uid
+	snapshots map[string]*snapshot
+	watchers  map[*watcher]bool
 }
 
 // Control does to machines what no caller of a Runtime can.
@@ -85,6 +86,8 @@ type machine struct {
 	console []byte
 	ended   chan struct{} // of the present run; closed when it ends
 	ports   map[uint32]*listener
+	from    string // uid of the snapshot that the present run began with
+	since   string // uid of the snapshot that a diff would be over
 }
 
 func (m *machine) runs() bool {
@@ -92,16 +95,17 @@ func (m *machine) runs() bool {
 }
 
 var (
-	_ microvm.Driver    = (*driver)(nil)
-	_ microvm.Pauser    = (*driver)(nil)
-	_ microvm.Renamer   = (*driver)(nil)
-	_ microvm.Updater   = (*driver)(nil)
-	_ microvm.Meter     = (*driver)(nil)
-	_ microvm.Recoverer = (*driver)(nil)
-	_ microvm.Trimmer   = (*driver)(nil)
-	_ microvm.Dialer    = (*driver)(nil)
-	_ microvm.Consoler  = (*driver)(nil)
-	_ microvm.Watcher   = (*driver)(nil)
+	_ microvm.Driver      = (*driver)(nil)
+	_ microvm.Pauser      = (*driver)(nil)
+	_ microvm.Renamer     = (*driver)(nil)
+	_ microvm.Updater     = (*driver)(nil)
+	_ microvm.Meter       = (*driver)(nil)
+	_ microvm.Recoverer   = (*driver)(nil)
+	_ microvm.Trimmer     = (*driver)(nil)
+	_ microvm.Snapshotter = (*driver)(nil)
+	_ microvm.Dialer      = (*driver)(nil)
+	_ microvm.Consoler    = (*driver)(nil)
+	_ microvm.Watcher     = (*driver)(nil)
 )
 
 // enter begins a verb: the lock is held when it returns nil.
@@ -149,7 +153,11 @@ func (s *Store) end(m *machine, exit microvm.Exit) {
 	for _, l := range m.ports {
 		l.Close()
 	}
-	m.ports = nil
+	from := s.snapshots[m.from]
+	m.ports, m.from, m.since = nil, "", ""
+	if from != nil && from.info.Ephemeral {
+		s.deleteSnapshot(from.info.UID) // else another machine needs it
+	}
 	s.tell(m, microvm.EventStopped, &exit)
 }
 

@@ -39,7 +39,7 @@ func (v *VMM) act(r request) (any, error) {
 	case "PUT /snapshot/create":
 		return nil, v.snapshot(r)
 	case "PUT /snapshot/load":
-		return nil, v.load(text(r.values["snapshot_path"]))
+		return nil, v.load(r)
 	}
 	if check := checks[r.key]; check != nil {
 		if err := check(v, r); err != nil {

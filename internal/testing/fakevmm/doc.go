@@ -12,7 +12,7 @@
 // output and standard error. Other versions have the routes and fields of their tags (versions.json, made by tools/swagger), and the rules of 1.12.1 but for --enable-pci, CPU templates
 // within configuration files, and files of logs and metrics that are made where they are missing.
 //
-// It looks into no file but kernels and CPU templates, opens no TAP, connects to no vhost-user socket, and writes no snapshot. It has no memory and no CPU: what the real one refuses
+// It looks into no file but kernels and CPU templates, opens no TAP, and connects to no vhost-user socket. Its snapshots hold what was configured, and a memory of holes; it loads no others. It has no memory and no CPU: what the real one refuses
 // for the host's, or for a kernel that does not fit, it starts. Of CPU templates it reads no further than their lists' elements.
 //
 // Its log has fewer lines, and an error in it is told as on standard error. Of the arguments, --help, --metadata, --module, --show-level, --show-log-origin, both limits and what is

@@ -67,33 +67,3 @@ func (v *VMM) balloon(r request) (any, error) {
 	target := integerOf(balloon["amount_mib"])
 	return map[string]int{"target_pages": target << 8, "actual_pages": 0, "target_mib": target, "actual_mib": 0}, nil
 }
-
-// snapshot writes none.
-func (v *VMM) snapshot(r request) error {
-	if text(r.values["snapshot_type"]) == "Diff" && !boolean(v.set["/machine-config"]["track_dirty_pages"]) {
-		return refusal("The requested operation is not supported: Diff snapshots are not allowed on uVMs with dirty page tracking disabled.")
-	}
-	if !v.paused {
-		return refusal("Create snapshot error: Cannot save the microVM state: Operation not allowed: save/restore unavailable while running")
-	}
-	if err := v.inDirectory(text(r.values["snapshot_path"])); err != nil {
-		return refusal("Create snapshot error: Cannot perform open on the snapshot backing file: " + err.Error())
-	}
-	if err := v.inDirectory(text(r.values["mem_file_path"])); err != nil {
-		return refusal("Create snapshot error: Cannot perform open on the memory backing file: " + err.Error())
-	}
-	return nil
-}
-
-// load ends the VMM, as any load that goes wrong does: it has no snapshots.
-func (v *VMM) load(path string) error {
-	if v.taint {
-		return refusal(tainted)
-	}
-	v.dead = true
-	const prefix = "Load snapshot error: Failed to restore from snapshot: Failed to get snapshot state from file: "
-	if err := v.open(path, os.O_RDONLY); err != nil {
-		return refusal(prefix + "Failed to open snapshot file: " + err.Error())
-	}
-	return refusal(prefix + `Failed to load snapshot state from file: An error occured with serialization/deserialization: OtherString("empty string, expected a semver version")`)
-}

@@ -166,7 +166,7 @@ func (p *program) prepare(release Release) error {
 		return variant{"LoggerInitialization", err}
 	}
 	p.say("Running Firecracker v" + release.Version)
-	p.vmm = &VMM{Release: release, ID: id, Boot: p.boot, CtrlAltDel: p.ctrlAltDel, Logger: p.relog}
+	p.vmm = &VMM{Release: release, ID: id, Boot: p.boot, Loaded: p.listen, CtrlAltDel: p.ctrlAltDel, Logger: p.relog}
 	if path, ok := p.given["metrics-path"]; ok {
 		if err := p.vmm.startMetrics(path); err != nil {
 			return variant{"MetricsInitialization", err}

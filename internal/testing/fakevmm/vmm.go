@@ -30,6 +30,8 @@ type VMM struct {
 	Dir     string // That its paths are relative to. Optional: the process's own.
 	// Boot is called when the machine starts. An error of it is the refusal of the start.
 	Boot func() error
+	// Loaded is called when the machine begins with a snapshot.
+	Loaded func() error
 	// CtrlAltDel is called when the guest gets it.
 	CtrlAltDel func()
 	// Logger is called when the log is configured.
