@@ -82,24 +82,46 @@ func content(ctx context.Context, conn *line, response *http.Response) ([]byte, 
 // verbatim is a body that is sent as it is, and not as JSON.
 type verbatim []byte
 
-// request sends a request and reads the answer's header; the connection is the caller's. The error of a connection is errBroken, unless trying again is of no use.
-func request(ctx context.Context, d Dialer, method, path string, body any, upgrade string) (*line, *bufio.Reader, *http.Response, error) {
-	sent, raw := body.(verbatim)
-	if body != nil && !raw {
+// late is a body that is made once the connection is there, since it tells the time.
+type late func() any
+
+// encode returns what is sent of a body.
+func encode(body any) ([]byte, error) {
+	var sent []byte
+	switch body := body.(type) {
+	case nil, late:
+	case verbatim:
+		sent = body
+	default:
 		text, err := json.Marshal(body)
 		if err != nil {
-			return nil, nil, nil, err
+			return nil, err
 		}
 		sent = text
 	}
 	if len(sent) > wire.MaxBody {
-		return nil, nil, nil, fmt.Errorf("%w: a request of %d bytes is more than the %d that the agent takes", microvm.ErrInvalid, len(sent), wire.MaxBody)
+		return nil, fmt.Errorf("%w: a request of %d bytes is more than the %d that the agent takes", microvm.ErrInvalid, len(sent), wire.MaxBody)
+	}
+	return sent, nil
+}
+
+// request sends a request and reads the answer's header; the connection is the caller's. The error of a connection is errBroken, unless trying again is of no use.
+func request(ctx context.Context, d Dialer, method, path string, body any, upgrade string) (*line, *bufio.Reader, *http.Response, error) {
+	sent, err := encode(body)
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	dialed, err := d.Dial(ctx, wire.Port)
 	if err != nil {
 		return nil, nil, nil, broken(ctx, err)
 	}
 	conn := &line{Conn: dialed}
+	if now, ok := body.(late); ok {
+		if sent, err = encode(now()); err != nil {
+			conn.Close()
+			return nil, nil, nil, err
+		}
+	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	in, response, err := exchange(conn, method, path, sent, upgrade)
 	if !stop() && err == nil {

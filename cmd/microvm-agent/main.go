@@ -56,7 +56,7 @@ func run() error {
 		return fmt.Errorf("listen on vsock port %d: %w", wire.MetadataPort, err)
 	}
 	ctx, halt := context.WithCancel(context.Background())
-	server := agent.New(agent.Options{First: true, Shutdown: halt, Secrets: agent.SecretsDir})
+	server := agent.New(agent.Options{First: true, Shutdown: halt, Secrets: agent.SecretsDir, Workload: agent.WorkloadDir})
 	go watchSignals(server, halt)
 	served := make(chan error, 2)
 	go func() { served <- server.Serve(context.Background(), listener) }()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -14,7 +15,8 @@ import (
 
 // children starts processes and tells when they have ended. As the first process of a system it is the parent of every orphan too, which it reaps.
 type children struct {
-	reaper bool // what has ended is told by reap, which is called after every SIGCHLD
+	reaper   bool // what has ended is told by reap, which is called after every SIGCHLD
+	workload *workload
 
 	mu    sync.Mutex
 	known map[int]*child
@@ -27,15 +29,28 @@ type child struct {
 	ended chan struct{} // closed when it has ended
 }
 
-func newChildren(reaper bool) *children {
-	return &children{reaper: reaper, known: map[int]*child{}}
+func newChildren(reaper bool, w *workload) *children {
+	return &children{reaper: reaper, workload: w, known: map[int]*child{}}
 }
 
-// start starts a command as the leader of a session of its own, whose terminal its standard input may be.
+// start starts a command in the workload as the leader of a session of its own, whose terminal its standard input may be. While the workload stands it waits.
 func (c *children) start(command *command, files []*os.File, terminal bool) (*child, error) {
+	c.workload.gate.RLock()
+	defer c.workload.gate.RUnlock()
+	sys := &syscall.SysProcAttr{Setsid: true, Setctty: terminal, Credential: command.credential}
+	c.workload.attr(sys)
+	return c.launch(command, files, sys)
+}
+
+// startOutside starts a command that is no part of the workload.
+func (c *children) startOutside(command *command, files []*os.File) (*child, error) {
+	return c.launch(command, files, &syscall.SysProcAttr{Setsid: true})
+}
+
+func (c *children) launch(command *command, files []*os.File, sys *syscall.SysProcAttr) (*child, error) {
 	c.mu.Lock() // the reaper must not meet a child that is not known yet
 	defer c.mu.Unlock()
-	attr := &syscall.ProcAttr{Dir: command.dir, Env: command.env, Sys: &syscall.SysProcAttr{Setsid: true, Setctty: terminal, Credential: command.credential}}
+	attr := &syscall.ProcAttr{Dir: command.dir, Env: command.env, Sys: sys}
 	for _, f := range files {
 		attr.Files = append(attr.Files, f.Fd())
 	}
@@ -49,6 +64,19 @@ func (c *children) start(command *command, files []*os.File, terminal bool) (*ch
 		go started.await()
 	}
 	return started, nil
+}
+
+// await waits for the end of a child that it kills, with its session, when it is late, and reaps it.
+func (c *children) await(child *child, patience time.Duration) (status syscall.WaitStatus, late bool) {
+	select {
+	case <-child.ended:
+	case <-time.After(patience):
+		late = true
+		killSession(child.pid)
+		<-child.ended
+	}
+	status, _ = c.collect(child)
+	return status, late
 }
 
 // await waits for the end of a child, and leaves it to be reaped.

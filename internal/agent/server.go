@@ -26,6 +26,8 @@ type Options struct {
 	Shutdown func()
 	// Secrets is the directory of secrets, which must be in memory: see SecretsDir. Optional: the agent takes none.
 	Secrets string
+	// Workload is the cgroup of what is started, such as WorkloadDir. Optional: what is started is where the agent is, and can't be made to stand.
+	Workload string
 }
 
 // Server executes commands for the host.
@@ -38,6 +40,8 @@ type Server struct {
 	env      variables
 	secrets  secrets
 	history  *history
+	workload *workload
+	renewal  sync.Mutex // one at a time
 
 	// What tests put something else in place of.
 	launch func(*wire.Exec) (*process, error)
@@ -69,11 +73,11 @@ func New(options Options) *Server {
 	s := &Server{
 		options:   options,
 		ready:     bootClock(),
-		children:  newChildren(options.First),
 		processes: map[string]*process{},
 		listeners: map[string]*listener{},
 		secrets:   secrets{dir: options.Secrets},
 		history:   newHistory(),
+		workload:  newWorkload(options.Workload),
 		copies:    map[io.Closer]bool{},
 		uploads:   map[string]*upload{},
 		flush:     syscall.Sync,
@@ -83,6 +87,7 @@ func New(options Options) *Server {
 		lease:     uploadLease,
 		unpack:    tree.Unpack,
 	}
+	s.children = newChildren(options.First, s.workload)
 	s.ending, s.endAll = context.WithCancel(context.Background())
 	s.launch, s.dialer = s.start, new(net.Dialer).DialContext
 	return s
@@ -108,6 +113,9 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	mux.HandleFunc("POST "+wire.PathClock, s.clock)
 	mux.HandleFunc("POST "+wire.PathEntropy, s.entropy)
 	mux.HandleFunc("POST "+wire.PathHostname, s.hostname)
+	mux.HandleFunc("POST "+wire.PathFreeze, s.freeze)
+	mux.HandleFunc("POST "+wire.PathThaw, s.thaw)
+	mux.HandleFunc("POST "+wire.PathRenew, s.renew)
 	mux.HandleFunc("POST "+wire.PathFilesRead, s.readFiles)
 	mux.HandleFunc("POST "+wire.PathFilesWrite, s.writeFiles)
 	mux.HandleFunc("POST "+wire.PathFilesStat, s.statFile)
@@ -131,6 +139,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	}
 	<-ended
 	s.work.Wait()
+	s.workload.close()
 	return nil
 }
 

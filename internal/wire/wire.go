@@ -68,7 +68,7 @@ const (
 // Features returns all of this version.
 func Features() []string {
 	return []string{FeatureAttach, FeatureDetached, FeatureNonce, FeatureProcesses, FeatureUsage, FeatureTTY, FeatureDial, FeatureListen,
-		FeatureEnv, FeatureSecrets, FeatureMetadata, FeatureClock, FeatureEntropy, FeatureHostname, FeatureCopy, FeatureForget, FeatureFS, FeatureResume, FeatureWatch, FeatureEvents}
+		FeatureEnv, FeatureSecrets, FeatureMetadata, FeatureClock, FeatureEntropy, FeatureHostname, FeatureCopy, FeatureForget, FeatureFS, FeatureResume, FeatureWatch, FeatureEvents, FeatureClone}
 }
 
 // Health is the answer to GET PathHealth.

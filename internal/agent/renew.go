@@ -1,0 +1,286 @@
+//go:build linux
+
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/tangle-network/microvm-runtime/internal/wire"
+)
+
+// Where a guest finds what tells its machine from others, and puts what is to be done when it is restored. Below system.root.
+const (
+	generationFile = "/run/microvm/generation"
+	machineIDFile  = "/etc/machine-id"
+	hostKeys       = "/etc/ssh/ssh_host_*_key"
+	hooksDir       = "/etc/microvm/resume.d"
+)
+
+// hookPatience is how long one hook may take.
+const hookPatience = 10 * time.Second
+
+// restPatience is how long what it has said may take to be read then.
+const restPatience = 100 * time.Millisecond
+
+// renewing is one renewal: what a machine that was restored has to be its own for.
+type renewing struct {
+	*Server
+	request *wire.Renew
+	items   []wire.RenewedItem
+}
+
+func (s *Server) renew(w http.ResponseWriter, r *http.Request) {
+	change(s, w, r, func(request *wire.Renew) (any, error) {
+		defer func() {
+			clear(request.Entropy)
+			for _, secret := range request.Secrets {
+				clear(secret)
+			}
+		}()
+		if err := checkRenew(request); err != nil {
+			return nil, err
+		}
+		s.renewal.Lock() // a host that lost its connection asks again
+		defer s.renewal.Unlock()
+		one := &renewing{Server: s, request: request}
+		if one.run() {
+			if _, err := s.workload.thaw(request.Token); err != nil {
+				return nil, fmt.Errorf("thaw: %w", err)
+			}
+		}
+		return wire.Renewed{Items: one.items}, nil
+	})
+}
+
+func checkRenew(r *wire.Renew) error {
+	switch {
+	case !wire.ValidID(r.Token) || !wire.ValidID(r.Generation):
+		return refuse(wire.CodeInvalid, "token %.80q, generation %.80q (they must be 1 to 64 of a-z, A-Z and 0-9)", r.Token, r.Generation)
+	case r.Unix < 0:
+		return refuse(wire.CodeInvalid, "a time before 1970")
+	case len(r.Entropy) < wire.MinEntropy || len(r.Entropy) > wire.MaxEntropy:
+		return refuse(wire.CodeInvalid, "%d bytes of entropy (it must be %d to %d)", len(r.Entropy), wire.MinEntropy, wire.MaxEntropy)
+	case r.MachineID != "" && !wire.ValidMachineID(r.MachineID):
+		return refuse(wire.CodeInvalid, "machine id %.80q (it must be 32 lowercase hexadecimal digits)", r.MachineID)
+	case r.Hostname != "" && !wire.ValidHostname(r.Hostname):
+		return refuse(wire.CodeInvalid, "host name %.80q", r.Hostname)
+	}
+	return nil
+}
+
+// errNothing is returned where there is nothing to be done; its text says why.
+type errNothing string
+
+func (e errNothing) Error() string { return string(e) }
+
+// run does all, in this order, and says whether the workload may go on: nothing mandatory failed.
+func (r *renewing) run() bool {
+	r.do("clock", true, r.setClock)
+	r.do("entropy", true, r.addEntropy)
+	r.do("machine-id", true, r.setMachineID)
+	r.do("hostname", true, r.nameHost)
+	r.do("generation", true, r.setGeneration)
+	r.do("environment", true, r.setVariables)
+	r.do("secrets", true, r.setSecrets)
+	r.do("ssh-host-keys", false, r.makeHostKeys)
+	r.runHooks()
+	return !slices.ContainsFunc(r.items, func(item wire.RenewedItem) bool { return item.Mandatory && item.Error != "" })
+}
+
+// do does one thing, and notes what became of it.
+func (r *renewing) do(name string, mandatory bool, do func() (detail string, err error)) {
+	if len(r.items) >= wire.MaxItems {
+		return
+	}
+	detail, err := do()
+	item := wire.RenewedItem{Item: name, Mandatory: mandatory, Detail: cut(detail), Done: err == nil}
+	if nothing, ok := errors.AsType[errNothing](err); ok {
+		item.Detail = cut(string(nothing))
+	} else if err != nil {
+		item.Error = cut(err.Error())
+	}
+	r.items = append(r.items, item)
+}
+
+func cut(text string) string { return strings.ToValidUTF8(text[:min(len(text), wire.MaxDetail)], "") }
+
+func (r *renewing) setClock() (string, error) {
+	to := time.Unix(0, int64(r.request.Unix))
+	skew := time.Now().Round(0).Sub(to)
+	return fmt.Sprintf("it was %v ahead", skew), r.system.setClock(to)
+}
+
+func (r *renewing) addEntropy() (string, error) {
+	if r.system.noReseed {
+		return "", errNothing("switched off by a test")
+	}
+	return fmt.Sprintf("%d bytes", len(r.request.Entropy)), r.system.addEntropy(r.request.Entropy)
+}
+
+func (r *renewing) setMachineID() (string, error) {
+	path := filepath.Join(r.system.root, machineIDFile)
+	if r.request.MachineID == "" {
+		return "", errNothing("none was given")
+	}
+	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+		return "", errNothing("the image has no " + machineIDFile)
+	}
+	return r.request.MachineID, replaceText(path, r.request.MachineID, 0o444)
+}
+
+// replaceText replaces a file of one line. Who reads it meanwhile has all of either.
+func replaceText(path, text string, mode os.FileMode) error {
+	temp := path + ".microvm-new"
+	os.Remove(temp) // of one that was cut
+	err := os.WriteFile(temp, []byte(text+"\n"), mode)
+	if err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
+		os.Remove(temp)
+	}
+	return err
+}
+
+func (r *renewing) nameHost() (string, error) {
+	if r.request.Hostname == "" {
+		return "", errNothing("none was given")
+	}
+	return r.request.Hostname, r.system.setHostname(r.request.Hostname)
+}
+
+func (r *renewing) setGeneration() (string, error) {
+	path := filepath.Join(r.system.root, generationFile)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", err
+	}
+	return r.request.Generation, replaceText(path, r.request.Generation, 0o444)
+}
+
+func (r *renewing) setVariables() (string, error) {
+	if len(r.request.Env) == 0 {
+		return "", errNothing("none were given")
+	}
+	return fmt.Sprint(len(r.request.Env), " set"), r.env.merge(r.request.Env)
+}
+
+func (r *renewing) setSecrets() (string, error) {
+	if len(r.request.Secrets) == 0 {
+		return "", errNothing("none were given")
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.request.Secrets)) {
+		if err := r.secrets.set(name, r.request.Secrets[name]); err != nil {
+			return "", err
+		}
+	}
+	return fmt.Sprint(len(r.request.Secrets), " set"), nil
+}
+
+// makeHostKeys makes an SSH server's keys anew. One that runs has the old ones in its memory: a hook may start it again.
+func (r *renewing) makeHostKeys() (string, error) {
+	keys, err := filepath.Glob(filepath.Join(r.system.root, hostKeys))
+	if err != nil || len(keys) == 0 {
+		return "", errors.Join(err, errNothing("there are none"))
+	}
+	maker, err := lookPath("ssh-keygen", "/", []string{"PATH=" + defaultPath})
+	if err != nil {
+		return "", fmt.Errorf("%d keys stay that all machines of the snapshot have: %w", len(keys), err)
+	}
+	for _, key := range keys {
+		if err := errors.Join(os.Remove(key), ignoreMissing(os.Remove(key+".pub"))); err != nil {
+			return "", err
+		}
+	}
+	_, err = r.runProgram(maker, "-A")
+	return fmt.Sprint(len(keys), " made anew"), err
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// runHooks runs what the image, or who prepared the snapshot, wants to be done, in order of their names. What is in the workload stands meanwhile.
+func (r *renewing) runHooks() {
+	dir := filepath.Join(r.system.root, hooksDir)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		r.do("hooks", false, func() (string, error) { return "", err })
+		return
+	}
+	for _, entry := range entries {
+		path := filepath.Join(dir, entry.Name())
+		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+			continue
+		}
+		r.do("hook "+cut(entry.Name()), strings.HasSuffix(entry.Name(), ".required"), func() (string, error) { return r.runProgram(path) })
+	}
+}
+
+// runProgram runs a program outside of the workload, and returns the end of what it says.
+func (r *renewing) runProgram(path string, args ...string) (string, error) {
+	out, in, err := os.Pipe()
+	if err != nil {
+		return "", err
+	}
+	defer out.Close()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		in.Close()
+		return "", err
+	}
+	env := []string{"PATH=" + defaultPath, "HOME=/root", "MICROVM_GENERATION=" + r.request.Generation, "MICROVM_HOSTNAME=" + r.request.Hostname}
+	child, err := r.children.startOutside(&command{path: path, argv: append([]string{path}, args...), env: env, dir: "/"}, []*os.File{null, in, in})
+	null.Close()
+	in.Close()
+	if err != nil {
+		return "", startError(path, err)
+	}
+	said := &tail{}
+	var reading sync.WaitGroup
+	reading.Go(func() { io.Copy(said, out) })
+	status, late := r.children.await(child, hookPatience)
+	out.SetReadDeadline(time.Now().Add(restPatience)) // what it has left behind may hold the pipe
+	reading.Wait()
+	switch {
+	case late:
+		return said.String(), fmt.Errorf("it did not end within %v: %s", hookPatience, said)
+	case !status.Exited() || status.ExitStatus() != 0:
+		return said.String(), fmt.Errorf("it ended with %s: %s", describe(status), said)
+	}
+	return said.String(), nil
+}
+
+func describe(status syscall.WaitStatus) string {
+	if status.Signaled() {
+		return fmt.Sprint("signal ", int(status.Signal()))
+	}
+	return fmt.Sprint("status ", status.ExitStatus())
+}
+
+// tail keeps the end of what is written to it.
+type tail struct{ text []byte }
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.text = append(t.text, p...)
+	t.text = t.text[max(0, len(t.text)-wire.MaxDetail):]
+	return len(p), nil
+}
+
+func (t *tail) String() string { return strings.TrimSpace(strings.ToValidUTF8(string(t.text), "")) }

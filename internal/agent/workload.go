@@ -1,0 +1,172 @@
+//go:build linux
+
+package agent
+
+import (
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tangle-network/microvm-runtime/internal/wire"
+)
+
+// WorkloadDir is the cgroup (v2) of what the first process of a microVM starts for the host. What is in it, or below, can be made to stand.
+const WorkloadDir = "/sys/fs/cgroup/workload"
+
+// freezePatience is how long processes may take to stand. One that waits for a disk in the kernel stands when it returns.
+const freezePatience = 5 * time.Second
+
+// workload is all that requests have started, and what came of it.
+type workload struct {
+	dir string // of its cgroup; empty where there is none
+	fd  int    // of dir, for processes that are born in it; -1 where there is none
+
+	// gate is held, shared, while a process is born, and alone while the workload stands: a process that is born into what stands would never tell that it is.
+	gate sync.RWMutex
+
+	mu    sync.Mutex
+	token string // of the present freeze; empty while there is none
+	lease *time.Timer
+}
+
+// newWorkload makes the cgroup. Where it can't processes are where the agent is, and nothing can be made to stand.
+func newWorkload(dir string) *workload {
+	w := &workload{fd: -1}
+	if dir == "" {
+		return w
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return w
+	}
+	if _, err := os.Stat(filepath.Join(dir, "cgroup.freeze")); err != nil {
+		return w
+	}
+	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return w
+	}
+	w.dir, w.fd = dir, fd
+	return w
+}
+
+// attr makes a process be born in the cgroup.
+func (w *workload) attr(attr *syscall.SysProcAttr) {
+	if w.fd >= 0 {
+		attr.UseCgroupFD, attr.CgroupFD = true, w.fd
+	}
+}
+
+// freeze makes the workload stand until a thaw of the token, or for the lease. One that stands for another is let go first: its host has gone, or it is the one that this machine is a clone of.
+func (w *workload) freeze(token string, lease time.Duration) error {
+	if w.dir == "" {
+		return refuse(wire.CodeDenied, "the guest's kernel has no cgroup that can be frozen (cgroup v2, from Linux 5.2)")
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.token != "" && w.token != token {
+		if err := w.let(); err != nil {
+			return err
+		}
+	}
+	if w.token == "" {
+		w.gate.Lock()
+		if err := w.stand(); err != nil {
+			return errors.Join(err, w.set("0"), w.open())
+		}
+		w.token = token
+	} else {
+		w.lease.Stop()
+	}
+	w.lease = time.AfterFunc(lease, func() { w.thaw(token) })
+	return nil
+}
+
+func (w *workload) open() error {
+	w.gate.Unlock()
+	return nil
+}
+
+// stand waits until all stands.
+func (w *workload) stand() error {
+	if err := w.set("1"); err != nil {
+		return err
+	}
+	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+		text, err := os.ReadFile(filepath.Join(w.dir, "cgroup.events"))
+		if err != nil || strings.Contains(string(text), "frozen 1") {
+			return err
+		}
+		if time.Since(begin) > freezePatience {
+			return refuse(wire.CodeBusy, "something in the guest does not stand within %v: it may wait for a disk", freezePatience)
+		}
+	}
+}
+
+func (w *workload) set(value string) error {
+	return os.WriteFile(filepath.Join(w.dir, "cgroup.freeze"), []byte(value), 0)
+}
+
+// thaw lets what stands for a token go on. It says whether anything did.
+func (w *workload) thaw(token string) (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.token == "" || w.token != token {
+		return false, nil
+	}
+	return true, w.let()
+}
+
+// let lets what stands go on; mu is held.
+func (w *workload) let() error {
+	if err := w.set("0"); err != nil {
+		return err
+	}
+	w.lease.Stop()
+	w.token = ""
+	w.gate.Unlock()
+	return nil
+}
+
+// close lets what stands go on, and forgets the cgroup. No process is born any more.
+func (w *workload) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.token != "" {
+		w.let()
+	}
+	if w.fd >= 0 {
+		unix.Close(w.fd)
+		w.fd = -1
+	}
+}
+
+func (s *Server) freeze(w http.ResponseWriter, r *http.Request) {
+	change(s, w, r, func(request *wire.Freeze) (any, error) {
+		switch {
+		case !wire.ValidID(request.Token):
+			return nil, refuse(wire.CodeInvalid, "token %.80q (it must be 1 to 64 of a-z, A-Z and 0-9)", request.Token)
+		case request.Lease <= 0 || request.Lease > wire.MaxLease:
+			return nil, refuse(wire.CodeInvalid, "lease %v (it must be more than 0, and at most %v)", request.Lease, wire.MaxLease)
+		}
+		s.flush() // most of it, while all runs
+		if err := s.workload.freeze(request.Token, request.Lease); err != nil {
+			return nil, err
+		}
+		s.flush()
+		return struct{}{}, nil
+	})
+}
+
+func (s *Server) thaw(w http.ResponseWriter, r *http.Request) {
+	change(s, w, r, func(request *wire.Thaw) (any, error) {
+		_, err := s.workload.thaw(request.Token)
+		return struct{}{}, err
+	})
+}
