@@ -180,7 +180,6 @@ func TestHostFreeze(t *testing.T) {
 	h := newHost(t, Options{Workload: filepath.Join(root, leaf.Path())})
 	h.server.options.First, h.server.flush = true, func() {}
 	count := filepath.Join(t.TempDir(), "count")
-	go h.ask("POST", wire.PathExec, "", `{"id": "counter", "nonce": "n", "detached": true, "argv": ["sh", "-c", "while :; do echo >>`+count+`; done"]}`)
 	size := func() int64 {
 		info, err := os.Stat(count)
 		if err != nil {
@@ -203,6 +202,7 @@ func TestHostFreeze(t *testing.T) {
 			t.Fatalf("%s: %d, %s", path, status, answer)
 		}
 	}
+	ask(wire.PathExec, `{"id": "counter", "nonce": "n", "detached": true, "argv": ["sh", "-c", "while :; do echo >>`+count+`; done"]}`)
 	for begin := time.Now(); size() == 0; time.Sleep(time.Millisecond) {
 		if time.Since(begin) > patience {
 			t.Fatal("it does not count")
@@ -234,19 +234,22 @@ func TestHostFreeze(t *testing.T) {
 		}
 	}
 	ask(wire.PathFreeze, `{"token": "t4", "lease_ns": 60000000000}`)
-	started := make(chan int, 1)
+	started := make(chan error, 1)
 	go func() {
-		status, _ := h.ask("POST", wire.PathExec, "", `{"id": "late", "nonce": "n", "detached": true, "argv": ["true"]}`)
-		started <- status
+		child, err := h.server.children.start(&command{path: "/bin/true", argv: []string{"true"}, dir: "/"}, nil, false)
+		if err == nil {
+			h.server.children.await(child, patience)
+		}
+		started <- err
 	}()
 	select {
-	case status := <-started:
-		t.Errorf("a command was started while all stands: %d", status)
+	case err := <-started:
+		t.Errorf("a command was started while all stands: %v", err)
 	case <-time.After(100 * time.Millisecond):
 	}
 	ask(wire.PathThaw, `{"token": "t4"}`)
-	if status := <-started; status != 200 {
-		t.Errorf("the command that waited: %d", status)
+	if err := <-started; err != nil {
+		t.Errorf("the command that waited: %v", err)
 	}
 	ask(wire.PathSignal, `{"id": "counter", "signal": 9}`)
 }

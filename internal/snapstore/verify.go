@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -138,5 +137,3 @@ func (s *Store) isChecked(m *Manifest) bool {
 	}
 	return true
 }
-
-var errChanged = errors.New("it was changed meanwhile")
