@@ -40,6 +40,9 @@ type SnapshotInfo struct {
 	Stood  time.Duration `json:"stood,omitempty"`  // How long the guest stood for it. 0 where it was paused before.
 	Copied int64         `json:"copied,omitempty"` // Bytes of the machine's disk that were copied, since the file system can't share blocks (xfs and btrfs can).
 
+	// Unfrozen says why what the agent has started was not frozen: in a machine that is restored it goes on before the machine is its own. Empty where it was, or there is no agent.
+	Unfrozen string `json:"unfrozen,omitempty"`
+
 	Problem string `json:"problem,omitempty"` // Why it can't be restored, as far as that is known without looking at its files.
 }
 
@@ -104,11 +107,11 @@ type RestoreOptions struct {
 	Network *Network
 	// Labels are the machine's. Optional: those of the machine that the snapshot is of.
 	Labels map[string]string
-	// Hostname of the guest. Optional: the machine's name.
+	// Hostname of the guest. Optional: the machine's name, with '-' for what a host name can't have.
 	Hostname string
 	// Env and Secrets are set in the guest before it goes on, beside those that it has.
 	Env, Secrets map[string]string
-	// AgentTimeout is how long the guest's agent may take to make the machine its own. Optional: a minute.
+	// AgentTimeout is how long the guest's agent may take to make the machine its own, at most 15 minutes. Optional: a minute.
 	AgentTimeout time.Duration
 	// Parallel is how many machines a fork restores at a time. Optional: 8.
 	Parallel int
@@ -119,8 +122,8 @@ func (o *RestoreOptions) Validate() error {
 	if !slices.Contains([]MemoryBackend{"", MemoryFile, MemoryUFFD}, o.Backend) {
 		return &FieldError{Field: "RestoreOptions.Backend", Value: o.Backend, Reason: `must be "file" or "uffd"`}
 	}
-	if o.AgentTimeout < 0 {
-		return &FieldError{Field: "RestoreOptions.AgentTimeout", Value: o.AgentTimeout, Reason: "must not be negative"}
+	if o.AgentTimeout < 0 || o.AgentTimeout > maxRenewal {
+		return &FieldError{Field: "RestoreOptions.AgentTimeout", Value: o.AgentTimeout, Reason: fmt.Sprintf("must be 0 to %v", maxRenewal)}
 	}
 	if o.Parallel < 0 {
 		return &FieldError{Field: "RestoreOptions.Parallel", Value: o.Parallel, Reason: "must not be negative"}
@@ -137,6 +140,9 @@ func (o *RestoreOptions) Validate() error {
 	spec := Spec{Network: o.Network, Diskless: true}
 	return spec.Validate()
 }
+
+// maxRenewal is less than what stands in a snapshot stands for by itself.
+const maxRenewal = 15 * time.Minute
 
 func validHostname(name string) bool {
 	edge := func(r byte) bool { return r == '.' || r == '-' }

@@ -131,6 +131,16 @@ func (r *restoration) run(ctx context.Context, recorded func()) (err error) {
 	if err := steps.Do("limits", func() error { return r.limit(ctx) }, nil); err != nil {
 		return err
 	}
+	if record.Agent {
+		if err := steps.Do("renew", func() error { return r.renew(ctx, b) }, nil); err != nil {
+			return err
+		}
+	}
+	if record.Agent && r.options.Paused {
+		if err := steps.Do("pause", func() error { return r.pause(ctx, b) }, nil); err != nil {
+			return err
+		}
+	}
 	record.Phase = state.PhaseCreated
 	if err := steps.Do("commit", func() error { return lock.WriteRecord(*record) }, nil); err != nil {
 		return err
@@ -143,7 +153,7 @@ func (r *restoration) run(ctx context.Context, recorded func()) (err error) {
 // loading is what the run begins with. Where there is an agent the guest must run for it to be made the machine's own.
 func (r *restoration) loading() *loading {
 	state := r.driver.snaps.Path(r.manifest, snapstore.State)
-	return &loading{snapshot: r.manifest.UID, state: state, memory: r.memory, paused: r.options.Paused}
+	return &loading{snapshot: r.manifest.UID, state: state, memory: r.memory, paused: r.options.Paused && !r.record.Agent}
 }
 
 // limit sets the limits of devices that are others than the snapshot's.

@@ -52,6 +52,7 @@ type taking struct {
 	draft    *snapstore.Draft
 	manifest snapstore.Manifest
 	stood    time.Time // since when the guest stands
+	frozen   bool      // its workload stands
 }
 
 // check refuses what can't be done, before anything is touched.
@@ -139,10 +140,15 @@ func (t *taking) run(ctx context.Context) (err error) {
 	steps := step.Begin("snapshot", d.options.hook)
 	defer steps.End(&err)
 
-	if err := steps.Do("flush", t.flush, nil); err != nil {
+	if err := steps.Do("record", func() error { return t.note(t.taking(running), "") }, func() error { return t.note(nil, "") }); err != nil {
 		return err
 	}
-	if err := steps.Do("record", func() error { return t.note(&state.Taking{Stands: running}, "") }, func() error { return t.note(nil, "") }); err != nil {
+	if t.machine.record.Agent {
+		if err := steps.Do("freeze", func() error { return t.freeze(ctx, running) }, t.thaw); err != nil {
+			return err
+		}
+	}
+	if err := steps.Do("flush", t.flush, nil); err != nil {
 		return err
 	}
 	if running {
@@ -162,6 +168,11 @@ func (t *taking) run(ctx context.Context) (err error) {
 			return err
 		}
 		t.manifest.Stood = time.Since(t.stood)
+	}
+	if t.frozen {
+		if err := steps.Do("thaw", t.thaw, nil); err != nil {
+			return err
+		}
 	}
 	if err := steps.Do("take", t.take, nil); err != nil {
 		return err
@@ -213,6 +224,15 @@ func (t *taking) flush() error {
 		return nil
 	}
 	return disk.SyncData(t.driver.diskPath(t.machine.record.UID))
+}
+
+// taking is what is written down while the snapshot is taken.
+func (t *taking) taking(stands bool) *state.Taking {
+	taking := &state.Taking{Stands: stands}
+	if t.machine.record.Agent {
+		taking.Token = t.draft.UID()
+	}
+	return taking
 }
 
 // note records how far it is, and since which snapshot pages are remembered: since none from the moment that the VMM may forget them.
@@ -274,7 +294,7 @@ func (t *taking) resume() error {
 	if err != nil {
 		return err
 	}
-	return t.note(&state.Taking{}, "")
+	return t.note(t.taking(false), "")
 }
 
 // letGoOn resumes a machine that stands for a snapshot.
@@ -289,6 +309,9 @@ func (d *driver) endTaking(lock *state.Lock, m *machine) {
 	var err error
 	if m.run.Taking.Stands {
 		err = d.letGoOn(&m.record)
+	}
+	if err == nil && m.run.Taking.Token != "" {
+		d.letWorkloadGoOn(m.record.UID, m.run.Taking.Token)
 	}
 	if err == nil {
 		err = d.discardTaken(&m.record)
@@ -326,7 +349,7 @@ func (t *taking) seal(ctx context.Context) error {
 func snapshotInfo(m *snapstore.Manifest) microvm.SnapshotInfo {
 	return microvm.SnapshotInfo{
 		UID: m.UID, Name: m.Name, Kind: m.Kind, Parent: m.Parent, Created: m.Created, Machine: m.Machine, Spec: m.Spec, Agent: m.Agent, Firecracker: m.Firecracker,
-		Labels: m.Labels, Ephemeral: m.Ephemeral, Stood: m.Stood, Copied: m.Copied,
+		Labels: m.Labels, Ephemeral: m.Ephemeral, Unfrozen: m.Unfrozen, Stood: m.Stood, Copied: m.Copied,
 		StateBytes: m.Files[snapstore.State].Data, MemoryBytes: m.Files[snapstore.Memory].Data, DiskBytes: m.Files[snapstore.Disk].Data,
 	}
 }

@@ -36,7 +36,8 @@ type Manifest struct {
 	Spec        microvm.Spec         `json:"spec"` // Resolved.
 	Image       *microvm.ImageConfig `json:"image,omitempty"`
 	Agent       bool                 `json:"agent"`
-	Shared      state.Files          `json:"shared"` // What the machine boots from: paths in the host's store.
+	Unfrozen    string               `json:"unfrozen,omitempty"` // Why the workload did not stand; empty where it did, or there is no agent.
+	Shared      state.Files          `json:"shared"`             // What the machine boots from: paths in the host's store.
 
 	Files     map[string]File   `json:"files"` // By State, Memory, Disk.
 	Labels    map[string]string `json:"labels,omitempty"`

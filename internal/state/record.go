@@ -83,7 +83,8 @@ type Run struct {
 
 // Taking is a snapshot that is being taken: its VMM may have written what is to be removed.
 type Taking struct {
-	Stands bool `json:"stands"` // The guest stands for it, and is to go on.
+	Stands bool   `json:"stands"`          // The guest stands for it, and is to go on.
+	Token  string `json:"token,omitempty"` // By which the agent lets the workload go on. Empty where it has none that stands.
 }
 
 // Intent is a wish that a run ends.
