@@ -15,7 +15,8 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/network"
 )
 
-// flowsPerMachine is how many flows a machine may have at once, unless its Spec says otherwise. Each has an entry in the host's connection tracking.
+// flowsPerMachine is how many flows a machine may have begun at once, unless its Spec says otherwise. Each has an entry in the host's connection tracking until it ends, and no longer. Those that
+// others begin, to published ports, come on top.
 const flowsPerMachine = 4096
 
 const setAgain = "any Start or Recover sets it again"

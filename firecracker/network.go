@@ -184,7 +184,7 @@ func publishPorts(host *firewall.Host, record *state.Record, own []netip.Addr) e
 	if err := replacePublished(host, record.Address, publications(record)); err != nil {
 		return busyIfTaken(err)
 	}
-	return host.Admit(record.Address, namedOf(own, record.Rules)...)
+	return host.Admit(record.Address, record.Spec.Network.Caps.Flows, namedOf(own, record.Rules)...)
 }
 
 // publications are the ports of the host that lead to a machine.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -19,6 +20,8 @@ type batch struct {
 	messages []netlink.Message
 	labels   []string // What each message is about.
 	sets     uint32
+	own      map[int]netlink.Message // Those that the library can't encode, by their index.
+	further  map[int][]byte          // Attributes that the library leaves out of a message.
 	err      error
 }
 
@@ -26,7 +29,7 @@ type batch struct {
 var errEncoded = fmt.Errorf("encoded: %w", os.ErrPermission)
 
 func newBatch() *batch {
-	b := &batch{}
+	b := &batch{own: map[int]netlink.Message{}, further: map[int][]byte{}}
 	b.encoder, b.err = nftables.New(nftables.WithTestDial(func(messages []netlink.Message) ([]netlink.Message, error) {
 		if len(messages) > 0 { // it also asks for an answer
 			b.messages = messages[1 : len(messages)-1] // without the batch's begin and end
@@ -58,12 +61,26 @@ func (b *batch) encode() ([]netlink.Message, error) {
 	if len(b.messages) != len(b.labels) {
 		return nil, fmt.Errorf("encode: %d messages for %d orders", len(b.messages), len(b.labels))
 	}
+	for i, message := range b.own {
+		b.messages[i] = message
+	}
+	for i, attributes := range b.further {
+		b.messages[i].Data = append(b.messages[i].Data, attributes...)
+	}
 	for i := range b.messages {
 		header := &b.messages[i].Header
 		header.Flags &^= netlink.Acknowledge | netlink.Echo
 		header.Length, header.PID = 0, 0
 	}
 	return b.messages, nil
+}
+
+// addOwn adds a message of our own encoding; the library encodes another, whose place it takes.
+func (b *batch) addOwn(label string, kind netlink.HeaderType, t *nftables.Table, attributes []byte) {
+	b.add(label, func(c *nftables.Conn) error { c.AddTable(t); return nil })
+	b.own[len(b.labels)-1] = netlink.Message{
+		Header: netlink.Header{Type: kind, Flags: netlink.Request | netlink.Create}, Data: slices.Concat([]byte{byte(t.Family), 0, 0, 0}, attribute(attrTable, zeroed(t.Name)), attributes),
+	}
 }
 
 func (b *batch) addTable(t *nftables.Table) {
@@ -82,10 +99,11 @@ func (b *batch) deleteCounter(t *nftables.Table, name string) {
 	b.add("the end of counter "+name, func(c *nftables.Conn) error { c.DeleteObject(&nftables.CounterObj{Table: t, Name: name}); return nil })
 }
 
-func (b *batch) addSet(s nftables.Set) {
+func (b *batch) addSet(s nftables.Set, further []byte) {
 	b.sets++
 	s.ID = b.sets // the library's own numbers come from a variable that nothing guards
 	b.add("set "+s.Name, func(c *nftables.Conn) error { return c.AddSet(&s, nil) })
+	b.further[len(b.labels)-1] = further
 }
 
 func (b *batch) deleteSet(s *nftables.Set) {

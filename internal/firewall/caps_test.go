@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tangle-network/microvm-runtime/internal/netns"
 )
 
 // flood sends one datagram to each of many ports, from one socket: each is a flow.
@@ -35,10 +37,13 @@ func (m *machine) flood(address string, flows int) {
 }
 
 // tracked is how many flows the slot's namespace has.
-func (m *machine) tracked() int {
-	m.Helper()
+func (m *machine) tracked() int { return m.world.tracked(m.slot) }
+
+// tracked is how many entries the connection tracking of a namespace has, also of flows that have ended.
+func (w *world) tracked(ns *netns.Namespace) int {
+	w.Helper()
 	n := 0
-	err := m.slot.Do(func() error {
+	err := ns.Do(func() error {
 		text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
 		if err == nil {
 			_, err = fmt.Sscan(string(text), &n)
@@ -46,7 +51,7 @@ func (m *machine) tracked() int {
 		return err
 	})
 	if err != nil {
-		m.Fatal(err)
+		w.Fatal(err)
 	}
 	return n
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"syscall"
 	"time"
 
@@ -28,8 +29,10 @@ const (
 	messageGetChain, messageDelChain, messageDelRule = subsystem | 4, subsystem | 5, subsystem | 8
 	messageGetSet, messageGetElements                = subsystem | 10, subsystem | 13
 	messageNewGeneration, messageGetGeneration       = subsystem | 15, subsystem | 16
-	messageGetObject                                 = subsystem | 19
+	messageNewElements                               = subsystem | 12
+	messageNewObject, messageGetObject               = subsystem | 18, subsystem | 19
 	attrTable, attrObjectName, attrChainName         = 1, 2, 3 // attrObjectName is also that of sets
+	attrObjectType, attrObjectData                   = 3, 4
 	attrGeneration                                   = 1
 )
 
@@ -193,6 +196,14 @@ func (c *conn) generation() (uint32, error) {
 func attribute(kind uint16, value []byte) []byte {
 	text, _ := netlink.MarshalAttributes([]netlink.Attribute{{Type: kind, Data: value}}) // of short values can't fail
 	return text
+}
+
+// zeroed is a name as the kernel reads it.
+func zeroed(name string) []byte { return append([]byte(name), 0) }
+
+// nested encodes an attribute that holds attributes.
+func nested(kind uint16, attributes ...[]byte) []byte {
+	return attribute(kind|syscall.NLA_F_NESTED, slices.Concat(attributes...))
 }
 
 // each calls f for each attribute; what isn't any ends it.

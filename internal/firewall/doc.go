@@ -44,8 +44,10 @@
 // Denied flows are counted by destination in a set of 1,024 places, of which each lives ten minutes after its last packet; what finds no place is dropped all the same,
 // and is in the counter denied. At most ten packets a second (and 50 at once) are told live.
 //
-// Limits.Connections counts flows that are open. The connection tracking, also the host's, keeps those that have ended for a while, TCP's for up to two minutes: what a guest can fill of it
-// is that cap and, of flows that it opens and closes with a server that plays along, two minutes of Limits.NewPerSecond.
+// Limits.Connections bounds entries of the connection tracking, in the slot's namespace and, by [Host.Admit], in the host's own. The kernel's count leaves out TCP's flows that have ended, whose
+// entries it would keep for up to two minutes: a ct timeout makes them expire at once, and the count frees what has expired as it comes upon it. So a FIN or an acknowledgement that comes again after the
+// end is in no state, and is dropped; who sent it gives up by itself. Flows that come in from outside have a cap of the same size for themselves; those that the slot drops are in the host's
+// tracking all the same, as with any server that is reached from outside.
 //
 // Fragments are dropped at the guest's side: a datagram that is bigger than the MTU doesn't leave the guest.
 //

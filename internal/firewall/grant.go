@@ -45,11 +45,11 @@ func (s *Slot) Grant(rule uint32, address netip.Addr, ttl time.Duration) error {
 }
 
 func (s *Slot) grant(names *nftables.Set, element nftables.SetElement) error {
-	left, err := s.conn.expires(names, element.Key)
+	there, err := s.conn.element(names, element.Key)
 	if err != nil && !errors.Is(err, syscall.ENOENT) {
 		return err
 	}
-	if left >= element.Timeout {
+	if there.expires >= element.Timeout {
 		return nil
 	}
 	// An element that is there keeps its time when it is added again (until Linux 6.12): it is removed, and so that it can be, added before.
@@ -60,22 +60,22 @@ func (s *Slot) grant(names *nftables.Set, element nftables.SetElement) error {
 	return s.conn.transact(b, 0)
 }
 
-// expires returns how long an element will be there. syscall.ENOENT when it isn't.
-func (c *conn) expires(of *nftables.Set, key []byte) (time.Duration, error) {
+// element reads one of a set. syscall.ENOENT when it isn't there.
+func (c *conn) element(of *nftables.Set, key []byte) (element, error) {
 	b := newBatch()
 	b.addElements(of, []nftables.SetElement{{Key: key}}) // the question looks as the order to add it
 	orders, err := b.encode()
 	if err != nil {
-		return 0, err
+		return element{}, err
 	}
 	answers, err := c.request(messageGetElements, 0, of.Table.Family, orders[0].Data[4:])
 	if err != nil {
-		return 0, err
+		return element{}, err
 	}
 	for _, e := range elementsIn(answers) {
-		return e.expires, nil
+		return e, nil
 	}
-	return 0, nil
+	return element{}, syscall.ENOENT
 }
 
 // element is one of a set, as it was read.
@@ -84,6 +84,7 @@ type element struct {
 	value   []byte
 	expires time.Duration
 	counted Counter
+	flows   int // that it is capped at
 }
 
 // elements reads a set.
@@ -108,7 +109,7 @@ func elementsIn(answers []netlink.Message) []element {
 			fields := values(text)
 			out = append(out, element{
 				key: values(fields[key])[1], value: values(fields[data])[1], expires: time.Duration(number64(fields[expiration])) * time.Millisecond,
-				counted: counterIn(values(fields[expression])[expressionData]),
+				counted: counterIn(values(fields[expression])[expressionData]), flows: capIn(values(fields[expression])[expressionData]),
 			})
 		})
 	}

@@ -88,7 +88,7 @@ func (h *Host) Install() error {
 
 // rules are as many as they are, however many slots there are.
 func (h *Host) rules() *table {
-	t := &table{Table: h.table()}
+	t := &table{Table: h.table(), closing: closingTimeout}
 	h.addSets(t)
 	one := all(match{
 		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
@@ -111,8 +111,12 @@ func (h *Host) rules() *table {
 		return base{kind: nftables.ChainTypeFilter, hook: at, policy: nftables.ChainPolicyAccept}
 	}
 	const known = expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED
+	// What follows an end that the connection tracking forgot at once, such as a FIN again, is in no state and would leave without translation.
+	lost := all(comesBy(link), state(expr.CtStateBitINVALID), drop())
+	tooMany := all(comesBy(link), isNew(), header(12, 4), in(countedSet), drop())
 	t.addBase("input", filter(nftables.ChainHookInput),
 		all(comesBy(link), state(known), accept()),
+		lost, tooMany, all(comesBy(link), isNew(), closing()),
 		all(comesBy(link), match{
 			&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
 			&expr.Payload{DestRegister: second, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
@@ -121,8 +125,10 @@ func (h *Host) rules() *table {
 	)
 	t.addBase("forward", filter(nftables.ChainHookForward),
 		all(comesBy(link), notFromNet(subnet), drop()),
+		lost, tooMany, all(comesBy(link), isNew(), closing()),
 		all(comesBy(link), accept()),
 		all(goesBy(link), state(known), accept()),
+		all(goesBy(link), isNew(), closing()),
 		all(goesBy(link), translated(), accept()),
 		all(goesBy(link), drop()),
 	)
@@ -146,6 +152,7 @@ func (h *Host) addSets(t *table) {
 	for _, a := range h.config.Admitted {
 		admissions = append(admissions, nftables.SetElement{Key: append(addr(a.Slot), addr(a.Address)...)})
 	}
+	t.sets = append(t.sets, &set{Set: nftables.Set{Name: countedSet, KeyType: nftables.TypeIPAddr}, grows: true, capped: true})
 	t.addGrowingSet(nftables.Set{Name: admitted, KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeIPAddr)}, admissions...)
 }
 

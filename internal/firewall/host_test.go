@@ -149,7 +149,7 @@ func TestHostTable(t *testing.T) {
 	r.stays(r.slots, "", hostEnd+":5000")
 	r.stays(r.slots, "", wanAddress+":5000")
 	r.passes(r.internet, "", wanAddress+":5000")
-	if err := r.table.Admit(address4(slotAddress), address4(hostPublic)); err != nil {
+	if err := r.table.Admit(address4(slotAddress), 0, address4(hostPublic)); err != nil {
 		t.Fatal(err)
 	}
 	r.passes(r.slots, "", hostPublic+":5000")

@@ -125,6 +125,7 @@ func (s slotTable) addGateChains() {
 		dropAs(DropStale),
 	)
 	s.add("gate-out",
+		all(isNew(), closing()),
 		all(markIn(gatedSet), accept()),
 		jump("gate-marks"),
 		dropAs(DropLocal),

@@ -125,8 +125,10 @@ func (h *Host) element(p Publication) (*nftables.Set, nftables.SetElement) {
 	return &nftables.Set{Table: &table, Name: publishedAt, IsMap: true}, nftables.SetElement{Key: append(addr(p.Address), port...), Val: to}
 }
 
-// Admit makes the addresses of the host that a slot may speak to these.
-func (h *Host) Admit(slot netip.Addr, addresses ...netip.Addr) error {
+// Admit makes the addresses of the host that a slot may speak to these, and the flows of the slot's that the host's connection tracking has at the same time at most this many,
+// 0 for the usual cap. Beyond it the host drops new ones: the slot's own rules have dropped them before. Flows that there are stay counted as long as the cap is the same.
+func (h *Host) Admit(slot netip.Addr, flows int, addresses ...netip.Addr) error {
+	flows = Limits{Connections: flows}.withDefaults().Connections
 	for _, a := range addresses {
 		if !slot.Is4() || !a.Is4() {
 			return fmt.Errorf("firewall: admission of %s to %s must be of IPv4", slot, a)
@@ -144,8 +146,28 @@ func (h *Host) Admit(slot netip.Addr, addresses ...netip.Addr) error {
 			elements = append(elements, nftables.SetElement{Key: append(addr(slot), addr(a)...)})
 		}
 		b.addElements(&nftables.Set{Table: &table, Name: admitted}, elements)
-		return nil
+		return h.count(b, slot, flows)
 	})
+}
+
+// count makes a slot's cap this one, 0 for none.
+func (h *Host) count(b *batch, slot netip.Addr, flows int) error {
+	table := h.table()
+	set := &nftables.Set{Table: &table, Name: countedSet}
+	there, err := h.conn.element(set, addr(slot))
+	if err != nil && !errors.Is(err, syscall.ENOENT) {
+		return err
+	}
+	if err == nil && there.flows == flows {
+		return nil
+	}
+	if err == nil {
+		b.deleteElements(set, []nftables.SetElement{{Key: addr(slot)}})
+	}
+	if flows > 0 {
+		b.addCap(&table, slot, flows)
+	}
+	return nil
 }
 
 // expel ends a slot's admissions.
@@ -164,7 +186,7 @@ func (h *Host) expel(b *batch, slot netip.Addr) error {
 	return nil
 }
 
-// Unpublish ends what leads to a slot's address, and what it is admitted to; nil when there is nothing. Flows that came by it are for who removes them from the
+// Unpublish ends what leads to a slot's address, and what it is admitted to, and counts its flows no more; nil when there is nothing. Flows that came by it are for who removes them from the
 // connection tracking.
 func (h *Host) Unpublish(slot netip.Addr) error {
 	h.mu.Lock()
@@ -180,7 +202,7 @@ func (h *Host) Unpublish(slot netip.Addr) error {
 				b.deleteElements(set, []nftables.SetElement{{Key: element.Key}})
 			}
 		}
-		return h.expel(b, slot)
+		return errors.Join(h.expel(b, slot), h.count(b, slot, 0))
 	})
 	if errors.Is(err, syscall.ENOENT) { // no table
 		return nil

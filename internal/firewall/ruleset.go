@@ -17,6 +17,7 @@ type ruleset []*table
 type table struct {
 	nftables.Table
 	counters []string
+	closing  string // The name of a ct timeout, of addClosing. Optional.
 	sets     []*set
 	chains   []*chain
 }
@@ -43,6 +44,7 @@ type set struct {
 	nftables.Set
 	keep     bool
 	grows    bool
+	capped   bool // its elements count flows, as of addCapped
 	elements []nftables.SetElement
 }
 
@@ -72,7 +74,7 @@ func (t *table) addGrowingSet(s nftables.Set, elements ...nftables.SetElement) {
 
 // present is what there is of a table.
 type present struct {
-	chains, sets, counters []string
+	chains, sets, counters, timeouts []string
 }
 
 // tables are those of the namespace, each by its family and name.
@@ -116,7 +118,12 @@ func note(found map[tableKey]*present, kind netlink.HeaderType, family nftables.
 	case messageGetSet:
 		p.sets = append(p.sets, text(fields[attrObjectName]))
 	case messageGetObject:
-		p.counters = append(p.counters, text(fields[attrObjectName]))
+		switch name := text(fields[attrObjectName]); nftables.ObjType(number32(fields[attrObjectType])) {
+		case nftables.ObjTypeCounter:
+			p.counters = append(p.counters, name)
+		case nftables.ObjTypeCtTimeout:
+			p.timeouts = append(p.timeouts, name)
+		}
 	}
 }
 
@@ -168,6 +175,9 @@ func (t *table) write(b *batch, there *present, afresh bool) {
 			b.addCounter(&t.Table, name)
 		}
 	}
+	if t.closing != "" && !slices.Contains(there.timeouts, t.closing) {
+		b.addClosing(&t.Table, t.closing)
+	}
 	t.writeChains(b, there)
 	t.writeSets(b, there)
 	t.writeRules(b, there)
@@ -212,7 +222,11 @@ func (t *table) writeSets(b *batch, there *present) {
 		isThere := slices.Contains(there.sets, s.Name)
 		switch {
 		case !isThere:
-			b.addSet(s.Set)
+			var further []byte
+			if s.capped {
+				further = setOfCaps()
+			}
+			b.addSet(s.Set, further)
 		case s.keep:
 			continue
 		case !s.grows:

@@ -57,7 +57,9 @@ func natHook(at *nftables.ChainHook, priority int32) base {
 // slotTables is the namespace of a slot.
 func slotTables(c Config) ruleset {
 	c.Limits = c.Limits.withDefaults()
-	t := &table{Table: nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}, counters: append(packetReasons(), dnsCounter, ingressCounter)}
+	t := &table{
+		Table: nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}, counters: append(packetReasons(), dnsCounter, ingressCounter), closing: closingTimeout,
+	}
 	s := slotTable{table: t, Config: c}
 	s.addSets()
 	s.addTranslation()
@@ -178,22 +180,22 @@ func capChain(kind string, numbers ...int) string {
 func (s slotTable) newCap() string { return capChain("new", s.Limits.NewPerSecond, s.Limits.NewBurst) }
 func (s slotTable) dnsCap() string { return capChain("dns", s.Limits.DNSPerSecond, s.Limits.DNSBurst) }
 func (s slotTable) countCap() string {
-	return capChain("count", s.Limits.Connections)
+	return capChain("flows", s.Limits.Connections)
 }
 func (s slotTable) arrivalNewCap() string {
 	return capChain("arrival-new", s.Limits.NewPerSecond, s.Limits.NewBurst)
 }
 func (s slotTable) arrivalCountCap() string {
-	return capChain("arrival-count", s.Limits.Connections)
+	return capChain("arrival-flows", s.Limits.Connections)
 }
 
 // addCaps: chains that drop what is too much and let others return.
 func (s slotTable) addCaps() {
 	s.addKept(s.newCap(), all(over(s.Limits.NewPerSecond, s.Limits.NewBurst), dropAs(DropNewLimit)))
-	s.addKept(s.countCap(), all(moreFlowsThan(s.Limits.Connections), dropAs(DropConnectionLimit)))
+	s.addKept(s.countCap(), all(moreFlowsThan(s.Limits.Connections), dropAs(DropConnectionLimit)), closing())
 	s.addKept(s.dnsCap(), all(over(s.Limits.DNSPerSecond, s.Limits.DNSBurst), dropAs(DropDNSLimit)))
 	s.addKept(s.arrivalNewCap(), all(over(s.Limits.NewPerSecond, s.Limits.NewBurst), dropAs(DropNewLimit)))
-	s.addKept(s.arrivalCountCap(), all(moreFlowsThan(s.Limits.Connections), dropAs(DropConnectionLimit)))
+	s.addKept(s.arrivalCountCap(), all(moreFlowsThan(s.Limits.Connections), dropAs(DropConnectionLimit)), closing())
 }
 
 // isNew says that nothing came back yet.
