@@ -106,7 +106,11 @@ func (s slotTable) addGateChains() {
 		case rule.Name == "":
 			toGate = append(toGate, all(s.matches(rule), accept()))
 		default:
-			toGate = append(toGate, all(s.matches(rule), setMark(rule.ID), redirectTo(s.GatePort)))
+			matches := s.matches(rule)
+			if rule.Protocol == egress.Any { // only TCP comes here, but nft reads no redirection that doesn't say so
+				matches = all(matches, protocol(protoTCP))
+			}
+			toGate = append(toGate, all(matches, setMark(rule.ID), redirectTo(s.GatePort)))
 			marks = append(marks, all(s.matches(rule), setMark(rule.ID), accept()))
 		}
 	}
