@@ -4,10 +4,12 @@ package doctor
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"os"
+	"strings"
 
 	"github.com/tangle-network/microvm-runtime/firecracker"
+	"github.com/tangle-network/microvm-runtime/internal/firewall"
 )
 
 func checkDevices(_ context.Context, h host, _ firecracker.Options) []Finding {
@@ -30,17 +32,21 @@ func checkTAP(h host) Finding {
 
 func checkNftables(h host) Finding {
 	const check, remedy = "nf_tables", "modprobe nf_tables: the rules of a network need it"
+	const configured = "use a kernel with these options, or install the package that has its modules (nft_*, nfnetlink_*): the rules of a network need them"
 	if h.uid != 0 {
 		if _, err := os.Stat(h.path("/proc/net/netfilter")); err != nil {
 			return warn(check, err.Error(), remedy)
 		}
 		return ok(check, "/proc/net/netfilter is there; only root can try it")
 	}
-	generation, err := h.generation()
+	err := h.makeRules()
+	if lacks := (*firewall.LacksError)(nil); errors.As(err, &lacks) {
+		return warn(check, strings.ReplaceAll(err.Error(), "\n", "; "), configured)
+	}
 	if err != nil {
 		return warn(check, err.Error(), remedy)
 	}
-	return ok(check, fmt.Sprintf("it answers, with generation %d", generation))
+	return ok(check, "a machine's rules were made in a network namespace of their own")
 }
 
 func checkUserfault(h host) Finding {

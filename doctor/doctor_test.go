@@ -15,6 +15,7 @@ import (
 
 	"github.com/tangle-network/microvm-runtime/firecracker/api"
 	"github.com/tangle-network/microvm-runtime/internal/cgroup"
+	"github.com/tangle-network/microvm-runtime/internal/firewall"
 	"github.com/tangle-network/microvm-runtime/internal/foreign"
 	"github.com/tangle-network/microvm-runtime/internal/inventory"
 	"github.com/tangle-network/microvm-runtime/internal/network"
@@ -103,9 +104,14 @@ var spoils = []spoilt{
 	{"no TAP", func(f *fake) { f.makeTAP = fails }, "tap", Warning, "broken"},
 	{"no TAP for a user", func(f *fake) { f.uid, f.makeTAP = 1000, fails; f.remove("dev/net") }, "tap", Warning, "no such file"},
 	{"a user's TAP", func(f *fake) { f.uid, f.makeTAP = 1000, fails }, "tap", OK, "only root"},
-	{"no nf_tables", func(f *fake) { f.generation = broken[uint32] }, "nf_tables", Warning, "broken"},
-	{"no nf_tables for a user", func(f *fake) { f.uid, f.generation = 1000, broken[uint32]; f.remove("proc/net") }, "nf_tables", Warning, "no such file"},
-	{"a user's nf_tables", func(f *fake) { f.uid, f.generation = 1000, broken[uint32] }, "nf_tables", OK, "only root"},
+	{"no nf_tables", func(f *fake) { f.makeRules = fails }, "nf_tables", Warning, "broken"},
+	{"a kernel that can't count flows", func(f *fake) {
+		f.makeRules = func() error {
+			return errors.Join(&firewall.LacksError{Option: "CONFIG_NFT_CONNLIMIT", For: "the cap on flows", Err: errBroken}, &firewall.LacksError{Option: "CONFIG_NFT_LOG", Err: errBroken})
+		}
+	}, "nf_tables", Warning, "CONFIG_NFT_CONNLIMIT, for the cap on flows: it is broken; the kernel has no CONFIG_NFT_LOG"},
+	{"no nf_tables for a user", func(f *fake) { f.uid, f.makeRules = 1000, fails; f.remove("proc/net") }, "nf_tables", Warning, "no such file"},
+	{"a user's nf_tables", func(f *fake) { f.uid, f.makeRules = 1000, fails }, "nf_tables", OK, "only root"},
 	{"no userfaultfd", func(f *fake) { f.makeUserfault = fails }, "userfaultfd", Warning, "broken"},
 	{"no kernel", func(f *fake) { f.remove("kernel/vmlinux") }, "kernel", Error, "no such file"},
 	{"no kernel, and no image", func(f *fake) { f.remove("kernel/vmlinux"); f.Image = "" }, "kernel", Warning, "no such file"},

@@ -77,7 +77,7 @@ func newFake(t *testing.T) *fake {
 		t.Fatal(err)
 	}
 	f.host = host{
-		root: f.dir, release: returns(fakeRelease), makeVM: works, makeTAP: works, makeUserfault: works, generation: returns(uint32(7)),
+		root: f.dir, release: returns(fakeRelease), makeVM: works, makeTAP: works, makeUserfault: works, makeRules: works,
 		program: func(name string) (string, error) { return "/sbin/" + name, nil },
 		cgroups: returns(f.path("cgroup")), birth: func(context.Context, string) error { return nil }, mostFiles: returns(syscall.Rlimit{Cur: 1024, Max: 1 << 20}),
 	}

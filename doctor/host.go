@@ -12,6 +12,7 @@ import (
 	"github.com/tangle-network/microvm-runtime/firecracker/api"
 	"github.com/tangle-network/microvm-runtime/internal/cgroup"
 	"github.com/tangle-network/microvm-runtime/internal/disk"
+	"github.com/tangle-network/microvm-runtime/internal/firewall"
 	"github.com/tangle-network/microvm-runtime/internal/foreign"
 	"github.com/tangle-network/microvm-runtime/internal/network"
 	"github.com/tangle-network/microvm-runtime/internal/unix"
@@ -26,7 +27,7 @@ type host struct {
 	makeVM        func() error
 	makeTAP       func() error
 	makeUserfault func() error
-	generation    func() (uint32, error) // of nf_tables
+	makeRules     func() error // of a machine's network
 	version       func(ctx context.Context, binary string) (api.Version, error)
 	cgroups       func() (root string, err error)
 	birth         func(ctx context.Context, parent string) error // in a cgroup that is made below parent
@@ -41,7 +42,7 @@ type host struct {
 func thisHost() host {
 	return host{
 		root: "/", uid: os.Geteuid(),
-		release: unix.Release, makeVM: unix.ProbeKVM, makeTAP: unix.ProbeTAP, makeUserfault: unix.ProbeUserfault, generation: unix.NftablesGeneration,
+		release: unix.Release, makeVM: unix.ProbeKVM, makeTAP: unix.ProbeTAP, makeUserfault: unix.ProbeUserfault, makeRules: firewall.Probe,
 		version: firecracker.BinaryVersion, cgroups: cgroup.Root, birth: birth, fileSystem: unix.StatFS, program: disk.Find,
 		network: network.Look, foreign: foreign.Read,
 		mostFiles: func() (limit syscall.Rlimit, err error) {
