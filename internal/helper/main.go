@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/tangle-network/microvm-runtime/internal/flock"
+	"github.com/tangle-network/microvm-runtime/internal/unix"
 	"github.com/tangle-network/microvm-runtime/internal/vmm"
 )
 
@@ -66,14 +67,20 @@ type Kind struct {
 // mainWasCalled is whether this program can be its own helper: nothing but its main knows.
 var mainWasCalled atomic.Bool
 
-// Main serves and exits where this process was started as a helper, and returns at once where it was not. It must be called before the program does anything else.
+// Main serves and exits where this process was started as a helper, and returns at once where it was not. It must be called before the program does anything else. A
+// program that has more rights than who started it, by its set-user-ID or set-group-ID bit or file capabilities, serves nobody: its environment says nothing.
 func Main(kinds ...Kind) {
 	text, ok := os.LookupEnv(marker)
 	if !ok {
 		mainWasCalled.Store(true)
 		return
 	}
-	os.Unsetenv(marker) // not for children
+	os.Unsetenv(marker)  // not for children
+	if unix.Elevated() { // anybody who may execute it could have anything served with its rights
+		(&Session{}).answer(answer{Error: errElevated.Error()})
+		fmt.Fprintf(os.Stderr, "%s is set: %v\n", marker, errElevated)
+		os.Exit(1)
+	}
 	os.Exit(run(text, kinds))
 }
 
@@ -139,6 +146,8 @@ func (s *Session) answer(a answer) {
 var (
 	errBusy    = errors.New("another helper lives")
 	errVersion = errors.New("the program is of another version")
+
+	errElevated = errors.New("a set-user-ID, set-group-ID or setcap program is no helper (take those bits from it, or name a program without them by Options.HelperPath)")
 )
 
 func answerOf(err error) answer {
