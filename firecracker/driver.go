@@ -93,7 +93,7 @@ func open(options Options) (*driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	ports, err := publish.Open(filepath.Join(o.StateDir, "ports"), dir.Exists)
+	ports, err := publish.Open(filepath.Join(o.StateDir, "ports"), dir.Exists, o.hostNet)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"net"
@@ -32,6 +33,7 @@ import (
 	"github.com/tangle-network/microvm-runtime/egress"
 	"github.com/tangle-network/microvm-runtime/internal/disk"
 	"github.com/tangle-network/microvm-runtime/internal/flock"
+	"github.com/tangle-network/microvm-runtime/internal/netns"
 	"github.com/tangle-network/microvm-runtime/internal/tidy"
 )
 
@@ -52,10 +54,12 @@ func (e *HeldError) Is(target error) bool { return target == microvm.ErrBusy }
 type Book struct {
 	dir   string
 	lives func(owner string) bool
+	host  *netns.Namespace
 }
 
-// Open makes the book's directories where they are missing. Lives says whether an owner is still there.
-func Open(dir string, lives func(owner string) bool) (*Book, error) {
+// Open makes the book's directories where they are missing. Lives says whether an owner is still there. The ports are those of the namespace host, which must stay open as long as the
+// book is used; of nil they are those of the namespace that the program was started in.
+func Open(dir string, lives func(owner string) bool, host *netns.Namespace) (*Book, error) {
 	for _, sub := range []string{"", "port"} {
 		if err := disk.MakeDir(filepath.Join(dir, sub)); err != nil {
 			return nil, err
@@ -65,7 +69,7 @@ func Open(dir string, lives func(owner string) bool) (*Book, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Book{dir, lives}, lock.Close()
+	return &Book{dir, lives, host}, lock.Close()
 }
 
 // Tree says what is ours in the directory of a book.
@@ -120,23 +124,24 @@ func (b *Book) free(taken map[string]string, owner string, port microvm.Port) er
 			return &HeldError{port, holder}
 		}
 	}
-	return listens(port)
+	return b.listens(port)
 }
 
 // listens tries whether the host's address takes a listener: who publishes a port takes it from whatever program has it.
-func listens(port microvm.Port) error {
-	var err error
-	if port.Protocol == egress.TCP {
-		var l net.Listener
-		if l, err = net.Listen("tcp4", port.Host.String()); err == nil {
-			return l.Close()
+func (b *Book) listens(port microvm.Port) error {
+	err := b.host.Do(func() error {
+		var opened io.Closer
+		var err error
+		if port.Protocol == egress.TCP {
+			opened, err = net.Listen("tcp4", port.Host.String())
+		} else {
+			opened, err = net.ListenPacket("udp4", port.Host.String())
 		}
-	} else {
-		var c net.PacketConn
-		if c, err = net.ListenPacket("udp4", port.Host.String()); err == nil {
-			return c.Close()
+		if err != nil {
+			return err
 		}
-	}
+		return opened.Close()
+	})
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("%w: a program of the host listens at %s port %v", microvm.ErrBusy, port.Protocol, port.Host)

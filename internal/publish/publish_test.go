@@ -9,16 +9,20 @@ import (
 	"os"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/egress"
+	"github.com/tangle-network/microvm-runtime/internal/netns"
 	"github.com/tangle-network/microvm-runtime/internal/testing/leak"
+	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
 )
 
 func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
 func book(t *testing.T, gone map[string]bool) *Book {
 	t.Helper()
-	b, err := Open(t.TempDir(), func(owner string) bool { return !gone[owner] })
+	b, err := Open(t.TempDir(), func(owner string) bool { return !gone[owner] }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,5 +84,53 @@ func TestWhatTheHostListensAt(t *testing.T) {
 	}
 	if err := b.Take(t.Context(), "b", []microvm.Port{port(egress.UDP, "192.0.2.1:18203")}); !errors.Is(err, microvm.ErrInvalid) {
 		t.Errorf("an address of nobody's: %v", err)
+	}
+}
+
+// TestHostPortsAreOfTheHostsNamespace: what is free, and which addresses there are, is asked where the machines' network is, wherever the caller is.
+func TestHostPortsAreOfTheHostsNamespace(t *testing.T) {
+	ring.Host(t)
+	host, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { host.Close() })
+	const address = "192.0.2.1" // this process's namespace has it not
+	var listener net.Listener
+	err = host.Do(func() error {
+		h, err := netlink.NewHandle()
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		lo, err := h.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		a, _ := netlink.ParseAddr(address + "/32")
+		if err := errors.Join(h.LinkSetUp(lo), h.AddrAdd(lo, a)); err != nil {
+			return err
+		}
+		listener, err = net.Listen("tcp4", address+":18204")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := Open(t.TempDir(), func(string) bool { return true }, host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Take(t.Context(), "a", []microvm.Port{port(egress.TCP, address+":18204")}); !errors.Is(err, microvm.ErrBusy) {
+		t.Errorf("a port with a listener there: %v", err)
+	}
+	listener.Close()
+	for _, p := range []microvm.Port{port(egress.TCP, address+":18204"), port(egress.UDP, address+":18204")} {
+		if err := b.Take(t.Context(), "a", []microvm.Port{p}); err != nil {
+			t.Errorf("%v, which is free there: %v", p, err)
+		}
+		if err := book(t, nil).Take(t.Context(), "a", []microvm.Port{p}); !errors.Is(err, microvm.ErrInvalid) {
+			t.Errorf("%v, whose address this namespace has not: %v", p, err)
+		}
 	}
 }
