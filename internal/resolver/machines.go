@@ -11,9 +11,31 @@ import (
 // machine is what one machine has taken.
 type machine struct {
 	queries, reports      *quota.Bucket
-	inFlight, connections int // of machines.mu
-	skipped               int // of machines.mu
+	inFlight, connections places // of machines.mu
+	skipped               int    // of machines.mu
 	used                  time.Time
+}
+
+// places are how many a machine has taken: the first ones are its own, and those beyond its share are of a pool that all have.
+type places int
+
+// take takes a place, unless the machine has as many as it may, or has its share and the pool is empty.
+func (p *places) take(share, most int, pool *int, poolSize int) bool {
+	beyond := int(*p) >= share
+	if int(*p) >= most || beyond && *pool >= poolSize {
+		return false
+	}
+	if beyond {
+		*pool++
+	}
+	*p++
+	return true
+}
+
+func (p *places) giveBack(share int, pool *int) {
+	if *p--; int(*p) >= share {
+		*pool--
+	}
 }
 
 // machines are all that have asked lately.
@@ -21,7 +43,7 @@ type machines struct {
 	limits                Limits
 	mu                    sync.Mutex
 	bySource              map[netip.Addr]*machine
-	inFlight, connections int
+	inFlight, connections int // of the pools: what machines have beyond their shares
 	swept                 time.Time
 }
 
@@ -57,16 +79,18 @@ func (m *machines) query(source netip.Addr) (done func()) {
 	defer m.mu.Unlock()
 	now := time.Now()
 	one := m.get(source, now)
-	if one.inFlight >= m.limits.InFlight || m.inFlight >= m.limits.TotalInFlight || !one.queries.Take(now) {
+	l := m.limits
+	if !one.inFlight.take(l.Share, l.InFlight, &m.inFlight, l.TotalInFlight) {
 		return nil
 	}
-	one.inFlight++
-	m.inFlight++
+	if !one.queries.Take(now) {
+		one.inFlight.giveBack(l.Share, &m.inFlight)
+		return nil
+	}
 	return func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		one.inFlight--
-		m.inFlight--
+		one.inFlight.giveBack(l.Share, &m.inFlight)
 	}
 }
 
@@ -75,16 +99,14 @@ func (m *machines) connection(source netip.Addr) (done func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	one := m.get(source, time.Now())
-	if one.connections >= m.limits.Connections || m.connections >= m.limits.TotalConnections {
+	l := m.limits
+	if !one.connections.take(l.ConnectionShare, l.Connections, &m.connections, l.TotalConnections) {
 		return nil
 	}
-	one.connections++
-	m.connections++
 	return func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		one.connections--
-		m.connections--
+		one.connections.giveBack(l.ConnectionShare, &m.connections)
 	}
 }
 

@@ -51,9 +51,11 @@ type Options struct {
 type Limits struct {
 	PerSecond, Burst             int           // Queries of a machine; 100 and 200. More are dropped.
 	InFlight                     int           // Queries of a machine at the same time; 32. More are dropped.
-	TotalInFlight                int           // Queries of all machines at the same time; 1024. More are dropped.
+	Share                        int           // Of these, those that no other machine can take a machine's place for; 4.
+	TotalInFlight                int           // Queries of all machines at the same time, beside each one's Share; 1024. More are dropped.
 	Connections                  int           // TCP connections of a machine; 8. More are closed.
-	TotalConnections             int           // TCP connections of all machines; 512. More are closed.
+	ConnectionShare              int           // Of these, those that no other machine can take a machine's place for; 2.
+	TotalConnections             int           // TCP connections of all machines, beside each one's ConnectionShare; 512. More are closed.
 	Idle                         time.Duration // How long a TCP connection may take for one query to come in, or an answer to go out; 10 seconds.
 	DeniedPerSecond, DeniedBurst int           // Reports of denied names of a machine; 10 and 50. More are counted only.
 }
@@ -63,8 +65,8 @@ func (o Options) withDefaults() Options {
 	o.Slack, o.Timeout = cmp.Or(o.Slack, 10*time.Second), cmp.Or(o.Timeout, 8*time.Second)
 	l := &o.Limits
 	l.PerSecond, l.Burst = cmp.Or(l.PerSecond, 100), cmp.Or(l.Burst, 200)
-	l.InFlight, l.TotalInFlight = cmp.Or(l.InFlight, 32), cmp.Or(l.TotalInFlight, 1024)
-	l.Connections, l.TotalConnections = cmp.Or(l.Connections, 8), cmp.Or(l.TotalConnections, 512)
+	l.InFlight, l.Share, l.TotalInFlight = cmp.Or(l.InFlight, 32), cmp.Or(l.Share, 4), cmp.Or(l.TotalInFlight, 1024)
+	l.Connections, l.ConnectionShare, l.TotalConnections = cmp.Or(l.Connections, 8), cmp.Or(l.ConnectionShare, 2), cmp.Or(l.TotalConnections, 512)
 	l.Idle = cmp.Or(l.Idle, 10*time.Second)
 	l.DeniedPerSecond, l.DeniedBurst = cmp.Or(l.DeniedPerSecond, 10), cmp.Or(l.DeniedBurst, 50)
 	if o.Host == nil {
