@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/inventory"
 	"github.com/tangle-network/microvm-runtime/internal/netns"
@@ -23,6 +25,26 @@ import (
 )
 
 const marker = "tiny guest runs"
+
+// raiseLoopback gives a namespace the addresses 127.0.0.0/8, as each host has them.
+func raiseLoopback(t *testing.T, ns *netns.Namespace) {
+	t.Helper()
+	err := ns.Do(func() error {
+		h, err := netlink.NewHandle()
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		lo, err := h.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return h.LinkSetUp(lo)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 // realHarness is the contract on the real Firecracker with few-instruction guests.
 func realHarness(t *testing.T, p setup.Parts, bare bool) runtimetest.Harness {
@@ -115,6 +137,7 @@ func testOptionsOn(t *testing.T, p setup.Parts, bare bool, host *netns.Namespace
 		if o.hostNet, err = netns.Make(filepath.Join(dir, "host.net")); err != nil { // what machines' networks do to a host, they do to this one
 			t.Fatal(err)
 		}
+		raiseLoopback(t, o.hostNet)
 		closeHost = func() error { return errors.Join(o.hostNet.Close(), netns.Remove(o.hostNet.Path())) }
 	}
 	t.Cleanup(func() {
