@@ -25,9 +25,7 @@ func (d *driver) ahead(n *network.Network) {
 			}
 			err = d.makeAhead(n, number)
 		}
-		if err != nil && d.life.Err() == nil {
-			d.log.Warn("no slots are made ahead", "error", err)
-		}
+		d.warn("no slots are made ahead", err)
 	})
 }
 

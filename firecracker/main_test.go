@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -164,11 +165,15 @@ func (o order) do(ctx context.Context, rt *microvm.Runtime) error {
 	panic(o.Verb)
 }
 
-// fleet makes machines, starts some, and destroys the last.
+// fleet makes machines, each of which publishes at ports of its own, starts some, and destroys the last.
 func (o order) fleet(ctx context.Context, rt *microvm.Runtime) error {
 	var last *microvm.VM
 	for i := range o.Times {
-		vm, err := rt.Create(ctx, fmt.Sprint("machine-", i), o.Spec)
+		spec := o.Spec.Copy()
+		for k, port := range spec.Network.Publish {
+			spec.Network.Publish[k].Host = netip.AddrPortFrom(port.Host.Addr(), port.Host.Port()+uint16(i))
+		}
+		vm, err := rt.Create(ctx, fmt.Sprint("machine-", i), spec)
 		if err != nil {
 			return err
 		}

@@ -57,11 +57,6 @@ func (d *driver) network(ctx context.Context) (*network.Network, error) {
 	if err := d.state.KeepSubnet(n.Info().Subnet); err != nil {
 		return nil, err
 	}
-	if n.HostWasMissing() {
-		if err := d.publishAll(n); err != nil {
-			d.log.Warn("ports are not published again", "error", err)
-		}
-	}
 	d.hostNet.open = n
 	d.calls.Go(func() { d.keepHostTable(n) })
 	return n, nil

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/egress"
@@ -180,7 +181,71 @@ func TestHostPortsOfOthersAreBack(t *testing.T) {
 	r.flushHost()
 	r.reopen()
 	second := r.connected("second", microvm.Network{})
-	if got := r.published(r.named("first"), second); !slices.Equal(got, want) {
-		t.Errorf("published %q, want %q", got, want)
+	ctx := within(t)
+	for !slices.Equal(r.published(r.named("first"), second), want) {
+		if ctx.Err() != nil {
+			t.Fatalf("published %q, want %q", r.published(r.named("first"), second), want)
+		}
+	}
+}
+
+// TestHostPortsAreRestoredAsTheyAre: a machine that is destroyed or updated while the host's table is restored is not published as it was before.
+func TestHostPortsAreRestoredAsTheyAre(t *testing.T) {
+	r := newNetworkRig(t)
+	for i, row := range []struct {
+		change func(*microvm.VM) error
+		want   []string
+	}{
+		{func(vm *microvm.VM) error { return vm.Destroy(t.Context()) }, []string{}},
+		{func(vm *microvm.VM) error {
+			return vm.Update(t.Context(), microvm.Change{Publish: &[]microvm.Port{port("127.0.0.1:18096", 80)}})
+		}, []string{"tcp 127.0.0.1:18096 to 80 of "}},
+	} {
+		vm := r.connected(fmt.Sprint("machine-", i), microvm.Network{Publish: []microvm.Port{port("127.0.0.1:18095", 80)}})
+		r.start(vm)
+		changed := make(chan error, 1)
+		r.setHook(func(point string) error {
+			if point == "restore/publish:before" { // the record is read
+				go func() { changed <- row.change(vm) }()
+				select {
+				case err := <-changed:
+					changed <- err
+				case <-time.After(300 * time.Millisecond): // it waits, as it should
+				}
+			}
+			return nil
+		})
+		if err := r.driver.restoreHost(within(t)); err != nil {
+			t.Fatal(err)
+		}
+		r.setHook(nil)
+		if err := <-changed; err != nil {
+			t.Fatal(err)
+		}
+		if got := r.published(); !slices.Equal(got, row.want) {
+			t.Errorf("published %q, want %q", got, row.want)
+		}
+	}
+}
+
+// TestHostPortsOfOneThatIsWorkedOn are published again too, once that is done.
+func TestHostPortsOfOneThatIsWorkedOn(t *testing.T) {
+	r := newNetworkRig(t)
+	vm := r.connected("one", microvm.Network{Publish: []microvm.Port{port("127.0.0.1:18097", 80)}})
+	r.start(vm)
+	lock := *must(r.driver.state.Lock(t.Context(), vm.UID()))
+	r.flushHost()
+	if err := r.driver.restoreHost(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.published(); len(got) > 0 {
+		t.Errorf("published %q while it is worked on", got)
+	}
+	lock.Unlock()
+	ctx := within(t)
+	for len(r.published(vm)) == 0 {
+		if ctx.Err() != nil {
+			t.Fatal("nothing is published")
+		}
 	}
 }

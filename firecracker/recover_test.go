@@ -4,7 +4,6 @@ package firecracker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -14,9 +13,6 @@ import (
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
-	"github.com/tangle-network/microvm-runtime/egress"
-	"github.com/tangle-network/microvm-runtime/internal/firewall"
-	"github.com/tangle-network/microvm-runtime/internal/netns"
 	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
 	"github.com/tangle-network/microvm-runtime/internal/testing/tinyguest"
 	"github.com/tangle-network/microvm-runtime/internal/unix"
@@ -152,94 +148,6 @@ func killed(t *testing.T, pid int) {
 			t.Fatalf("process %d lives", pid)
 		}
 	}
-}
-
-// TestRealRecoverSlots: a process that has a hundred machines is killed; each slot is then its machine's, or nobody's.
-func TestRealRecoverSlots(t *testing.T) {
-	const machines, running = 100, 10
-	r := newRig(t, ring.Real(t), false, tinyguest.Program{Text: marker + "\n"})
-	r.spec.Network = &microvm.Network{Egress: egress.Policy{Rules: []egress.Rule{*must(egress.ParseRule("tcp:192.0.2.1:80"))}}}
-	before := r.census()
-	cmd := child(t.Context(), order{Options: childOptionsOf(r.options), Verb: "fleet", Spec: r.spec, Times: machines, Start: running, KillAt: "destroy/network:before"})
-	out, err := cmd.CombinedOutput()
-	exit := (*exec.ExitError)(nil)
-	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		t.Fatalf("the child did not die: %v\n%s", err, out)
-	}
-	r.reopen()
-	report, err := r.runtime.Recover(within(t), nil)
-	if err != nil || len(report.Failed()) > 0 {
-		t.Fatalf("%+v, %v", report, err)
-	}
-	kinds := map[microvm.ActionKind]int{}
-	for _, action := range report {
-		kinds[action.Kind]++
-	}
-	if kinds[microvm.ActionAdopted] != running || kinds[microvm.ActionDestroyed] != 1 || len(report) != running+1 {
-		t.Errorf("did %v: %+v", kinds, report)
-	}
-	r.slotsAreTheirs(machines - 1)
-	for _, info := range *must(r.runtime.List(t.Context(), nil)) {
-		r.destroy(r.named(info.Name))
-	}
-	r.slotsAreTheirs(0)
-	r.nothingLeft(before)
-}
-
-// slotsAreTheirs checks leases, namespaces and rules against the records.
-func (r *rig) slotsAreTheirs(machines int) {
-	r.t.Helper()
-	leases := *must(r.driver.slots.Leases())
-	infos := *must(r.runtime.List(r.t.Context(), nil))
-	if len(leases) != machines || len(infos) != machines {
-		r.t.Errorf("%d leases and %d machines, want %d", len(leases), len(infos), machines)
-	}
-	seen := map[string]bool{}
-	for number, uid := range leases {
-		record, err := r.driver.state.ReadRecord(uid)
-		if err != nil || record.Slot != number || seen[record.Address.String()] {
-			r.t.Errorf("slot %d is %s's: %+v, %v", number, uid, record.Address, err)
-		}
-		seen[record.Address.String()] = true
-		ns, err := netns.Open(r.driver.slotPath(number))
-		if err != nil {
-			r.t.Errorf("slot %d: %v", number, err)
-		}
-		ns.Close()
-	}
-	n, err := r.driver.network(r.t.Context())
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	numbers, err := n.Slots()
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	for _, number := range numbers { // those that are nobody's deny all
-		if leases[number] != "" {
-			continue
-		}
-		counters := r.countersOf(number)
-		if len(counters.Rules) > 0 {
-			r.t.Errorf("slot %d is nobody's and has rules: %+v", number, counters)
-		}
-	}
-}
-
-func (r *rig) countersOf(number int) firewall.Counters {
-	r.t.Helper()
-	ns := *must(netns.Open(r.driver.slotPath(number)))
-	defer ns.Close()
-	rules, err := firewall.OpenSlot(ns)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer rules.Close()
-	counters, err := rules.Counters()
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return counters
 }
 
 func (r *rig) named(name string) *microvm.VM {
