@@ -12,8 +12,8 @@ import (
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/firecracker/api"
 	"github.com/tangle-network/microvm-runtime/internal/state"
+	"github.com/tangle-network/microvm-runtime/internal/testing/fakevmm"
 	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
-	"github.com/tangle-network/microvm-runtime/internal/testing/tinyguest"
 )
 
 func TestLimiter(t *testing.T) {
@@ -73,26 +73,35 @@ func TestCompareTellsLimits(t *testing.T) {
 	}
 }
 
-// TestRealLimitsOfDisks: the VMM has taken what was asked for, on each disk.
+// TestRealLimitsOfDisks: the VMM has taken what was asked for, on each disk, at the start and at an update, which lifts what it does not name.
 func TestRealLimitsOfDisks(t *testing.T) {
 	bothWays(t, ring.Real(t), func(t *testing.T, r *rig) {
 		slow, odd := &microvm.RateLimit{BytesPerSecond: 1 << 20, BytesBurst: 1 << 24, OpsPerSecond: 50}, &microvm.RateLimit{OpsPerSecond: 2000, OpsBurst: 10}
-		spec := microvm.Spec{Rootfs: newDisk(t, "rootfs"), DiskLimit: slow, Drives: []microvm.Drive{{Path: newDisk(t, "a"), Limit: odd}, {Path: newDisk(t, "b"), ReadOnly: true}}}
-		vm, err := r.runtime.Create(t.Context(), "one", spec)
-		if err != nil {
-			t.Fatal(err)
-		}
+		r.spec = microvm.Spec{Rootfs: newDisk(t, "rootfs"), DiskLimit: slow, Drives: []microvm.Drive{{Path: newDisk(t, "a"), Limit: odd}, {Path: newDisk(t, "b"), ReadOnly: true}}}
+		vm := r.create("one")
 		r.start(vm)
-		client := r.driver.client(must(r.driver.state.ReadRecord(vm.UID())))
-		defer client.Close()
-		config, err := client.GetVMConfig(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, want := range []*microvm.RateLimit{slow, odd, nil} {
-			if drive := config.Drives[i]; !reflect.DeepEqual(drive.RateLimiter, limiter(want)) {
-				t.Errorf("%s: %s, want %s", filepath.Base(drive.PathOnHost), asJSON(drive.RateLimiter), asJSON(limiter(want)))
+		expect := func(limits ...*microvm.RateLimit) {
+			t.Helper()
+			config := r.configOf(vm)
+			for i, want := range limits {
+				if drive := config.Drives[i]; !reflect.DeepEqual(drive.RateLimiter, limiter(want)) {
+					t.Errorf("%s: %s, want %s", filepath.Base(drive.PathOnHost), asJSON(drive.RateLimiter), asJSON(limiter(want)))
+				}
 			}
+		}
+		expect(slow, odd, nil)
+		for _, row := range []struct {
+			change microvm.Change
+			want   []*microvm.RateLimit
+		}{
+			{microvm.Change{DiskLimit: odd}, []*microvm.RateLimit{odd, odd, nil}},
+			{microvm.Change{DriveLimit: map[int]microvm.RateLimit{0: {}, 1: *slow}}, []*microvm.RateLimit{odd, nil, slow}},
+			{microvm.Change{DiskLimit: &microvm.RateLimit{}, DriveLimit: map[int]microvm.RateLimit{1: *odd}}, []*microvm.RateLimit{nil, nil, odd}},
+		} {
+			if err := vm.Update(t.Context(), row.change); err != nil {
+				t.Fatal(err)
+			}
+			expect(row.want...)
 		}
 		r.destroy(vm)
 	})
@@ -100,28 +109,75 @@ func TestRealLimitsOfDisks(t *testing.T) {
 
 // TestRealLimitsOfNetwork: the VMM has taken what was asked for, at create and at an update, and what an update lifts is limited no more.
 func TestRealLimitsOfNetwork(t *testing.T) {
-	r := newRig(t, ring.Real(t), false, tinyguest.Program{Text: marker + "\n"})
-	slow, odd := &microvm.RateLimit{BytesPerSecond: 1 << 20, BytesBurst: 1 << 24, OpsPerSecond: 50}, &microvm.RateLimit{OpsPerSecond: 2000, OpsBurst: 10}
-	r.spec.Network = &microvm.Network{Receive: slow, Transmit: odd}
-	vm := r.create("one")
-	r.start(vm)
+	bothWays(t, ring.Real(t), func(t *testing.T, r *rig) {
+		slow, odd := &microvm.RateLimit{BytesPerSecond: 1 << 20, BytesBurst: 1 << 24, OpsPerSecond: 50}, &microvm.RateLimit{OpsPerSecond: 2000, OpsBurst: 10}
+		r.spec.Network = &microvm.Network{Receive: slow, Transmit: odd}
+		vm := r.create("one")
+		r.start(vm)
+		expect := func(receive, transmit *api.RateLimiter) {
+			t.Helper()
+			config := r.configOf(vm)
+			if len(config.NetworkInterfaces) != 1 {
+				t.Fatalf("%+v", config)
+			}
+			got := config.NetworkInterfaces[0]
+			if !reflect.DeepEqual(got.RxRateLimiter, receive) || !reflect.DeepEqual(got.TxRateLimiter, transmit) {
+				t.Errorf("receive %s, transmit %s, want %s, %s", asJSON(got.RxRateLimiter), asJSON(got.TxRateLimiter), asJSON(receive), asJSON(transmit))
+			}
+		}
+		expect(limiter(slow), limiter(odd))
+		for _, row := range []struct {
+			change            microvm.Change
+			receive, transmit *microvm.RateLimit
+		}{
+			{microvm.Change{Receive: odd, Transmit: &microvm.RateLimit{}}, odd, nil},
+			{microvm.Change{Transmit: slow}, odd, slow},
+		} {
+			if err := vm.Update(t.Context(), row.change); err != nil {
+				t.Fatal(err)
+			}
+			expect(limiter(row.receive), limiter(row.transmit))
+		}
+		r.destroy(vm)
+	})
+}
+
+// configOf is what a machine's VMM says that it runs with.
+func (r *rig) configOf(vm *microvm.VM) api.ConfigFile {
+	r.t.Helper()
 	client := r.driver.client(must(r.driver.state.ReadRecord(vm.UID())))
 	defer client.Close()
-	expect := func(receive, transmit *api.RateLimiter) {
-		t.Helper()
-		config, err := client.GetVMConfig(t.Context())
-		if err != nil || len(config.NetworkInterfaces) != 1 {
-			t.Fatalf("%+v, %v", config, err)
-		}
-		got := config.NetworkInterfaces[0]
-		if !reflect.DeepEqual(got.RxRateLimiter, receive) || !reflect.DeepEqual(got.TxRateLimiter, transmit) {
-			t.Errorf("receive %s, transmit %s, want %s, %s", asJSON(got.RxRateLimiter), asJSON(got.TxRateLimiter), asJSON(receive), asJSON(transmit))
-		}
+	config, err := client.GetVMConfig(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
 	}
-	expect(limiter(slow), limiter(odd))
-	if err := vm.Update(t.Context(), microvm.Change{Receive: odd, Transmit: &microvm.RateLimit{}}); err != nil {
+	return config
+}
+
+// TestUpdateThatTheVMMRefused is done by the same update again, though the record has it already.
+func TestUpdateThatTheVMMRefused(t *testing.T) {
+	o := fakeOptions(t, fakevmm.Faults{})
+	vm, err := mustNew(t, o).Create(t.Context(), "machine", microvm.Spec{Diskless: true, Drives: []microvm.Drive{{Path: newDisk(t, "a")}}})
+	if err == nil {
+		err = vm.Start(t.Context(), nil)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	expect(limiter(odd), nil)
-	r.destroy(vm)
+	inject := func(faults fakevmm.Faults) {
+		if err := fakevmm.Inject(o.Firecracker, faults); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change := microvm.Change{DriveLimit: map[int]microvm.RateLimit{0: {OpsPerSecond: 7}}}
+	inject(fakevmm.Faults{Requests: map[string]fakevmm.Fault{"PATCH /drives/{drive_id}": {Status: 500}}})
+	for range 2 {
+		if err := vm.Update(t.Context(), change); err == nil || !strings.Contains(err.Error(), "as told") {
+			t.Errorf("the VMM refused, and Update = %v", err)
+		}
+	}
+	inject(fakevmm.Faults{})
+	if err := vm.Update(t.Context(), change); err != nil {
+		t.Error(err)
+	}
 }

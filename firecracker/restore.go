@@ -158,12 +158,10 @@ func (r *restoration) loading() *loading {
 
 // limit sets the limits of devices that are others than the snapshot's.
 func (r *restoration) limit(ctx context.Context) error {
-	before := *r.record
-	before.Spec = r.manifest.Spec
-	if reflect.DeepEqual(before.Spec.Network, r.record.Spec.Network) {
+	if !hasNetwork(&r.record.Spec) || reflect.DeepEqual(r.manifest.Spec.Network, r.record.Spec.Network) {
 		return nil
 	}
-	return r.driver.updateLimits(ctx, &before, r.record)
+	return r.driver.updateLimits(ctx, r.record, microvm.Change{Receive: &microvm.RateLimit{}}) // what the record says is told
 }
 
 // takeDown ends the run that was begun.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 
 	microvm "github.com/tangle-network/microvm-runtime"
@@ -25,58 +24,63 @@ func (d *driver) Update(ctx context.Context, uid string, change microvm.Change) 
 		if err != nil {
 			return err
 		}
-		before := m.record
+		before := m.record.Spec.Network
 		m.record.Spec = spec
 		assignRules(&m.record)
 		if change.Publish == nil {
-			return d.update(ctx, lock, &before, m)
+			return d.update(ctx, lock, m, change)
 		}
-		if err := d.takePorts(ctx, uid, slices.Concat(before.Spec.Network.Publish, spec.Network.Publish)); err != nil {
+		if err := d.takePorts(ctx, uid, slices.Concat(before.Publish, spec.Network.Publish)); err != nil {
 			return err
 		}
-		if err := d.update(ctx, lock, &before, m); err != nil {
+		if err := d.update(ctx, lock, m, change); err != nil {
 			return err
 		}
 		return d.takePorts(ctx, uid, spec.Network.Publish) // others can have what leads here no more
 	})
 }
 
-// update makes a machine's record, and its run if it has one, what they should be.
-func (d *driver) update(ctx context.Context, lock *state.Lock, before *state.Record, m *machine) error {
+// update makes a machine's record, and its run if it has one, what they should be. What a change names is done again also where it is what the record has said.
+func (d *driver) update(ctx context.Context, lock *state.Lock, m *machine, change microvm.Change) error {
 	if err := lock.WriteRecord(m.record); err != nil {
 		return err
 	}
-	if m.run == nil { // the next start does the rest
-		if reflect.DeepEqual(before.Spec.Network, m.record.Spec.Network) {
-			return nil
-		}
-		return d.withdraw(ctx, before)
+	rules := change.Egress != nil || change.Publish != nil || change.Caps != nil
+	switch {
+	case m.run == nil && rules: // the next start does the rest
+		return d.withdraw(ctx, &m.record)
+	case m.run == nil:
+		return nil
+	case rules:
+		return errors.Join(d.updateRules(ctx, &m.record), d.updateLimits(ctx, &m.record, change))
 	}
-	return errors.Join(d.updateRules(ctx, before, &m.record), d.updateLimits(ctx, before, &m.record))
+	return d.updateLimits(ctx, &m.record, change)
 }
 
 // updateRules sets the rules of a machine that runs.
-func (d *driver) updateRules(ctx context.Context, before, after *state.Record) error {
-	if !hasNetwork(&after.Spec) || reflect.DeepEqual(before.Spec.Network, after.Spec.Network) {
-		return nil
-	}
-	ns, err := d.enterNetwork(ctx, after)
+func (d *driver) updateRules(ctx context.Context, record *state.Record) error {
+	ns, err := d.enterNetwork(ctx, record)
 	return errors.Join(err, ns.Close())
 }
 
-// updateLimits tells a VMM the limits that are other than before.
-func (d *driver) updateLimits(ctx context.Context, before, after *state.Record) error {
-	client := d.client(after)
+// updateLimits tells a VMM the limits that a change names.
+func (d *driver) updateLimits(ctx context.Context, record *state.Record, change microvm.Change) error {
+	client := d.client(record)
 	defer client.Close()
-	was, now := planOf(before), planOf(after)
-	if now.network != nil && !reflect.DeepEqual(was.network, now.network) {
-		patch := api.NetworkInterfacePatch{IfaceID: network.Interface, RxRateLimiter: lifted(now.network.receive), TxRateLimiter: lifted(now.network.transmit)}
+	plan := planOf(record)
+	if change.Receive != nil || change.Transmit != nil {
+		patch := api.NetworkInterfacePatch{IfaceID: network.Interface, RxRateLimiter: lifted(plan.network.receive), TxRateLimiter: lifted(plan.network.transmit)}
 		if err := client.PatchNetworkInterface(ctx, patch); err != nil {
 			return fmt.Errorf("limits of the network: %w", err)
 		}
 	}
-	for i, drive := range now.drives {
-		if reflect.DeepEqual(was.drives[i].limit, drive.limit) {
+	own := len(plan.drives) - len(record.Spec.Drives) // the machine's own disks are first
+	for i, drive := range plan.drives {
+		_, named := change.DriveLimit[i-own]
+		if i < own {
+			named = change.DiskLimit != nil
+		}
+		if !named {
 			continue
 		}
 		if err := client.PatchDrive(ctx, api.DrivePatch{DriveID: drive.id, RateLimiter: lifted(drive.limit)}); err != nil {
