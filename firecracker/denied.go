@@ -17,8 +17,10 @@ import (
 const (
 	// deniedAgain is how long a flow that was told is not told again.
 	deniedAgain = time.Minute
-	// deniedTurn is how often a process tries to become the one that hears of a slot's denied flows: the kernel tells one.
+	// deniedTurn is how often a process tries to become the one that hears of a slot's denied flows: the kernel tells one. That one asks as often for names.
 	deniedTurn = 2 * time.Second
+	// deniedPerSecond is how many names of a machine are told; of flows the kernel tells as many.
+	deniedPerSecond = 10
 	// deniedKnown is how many flows are remembered as told.
 	deniedKnown = 1024
 )
@@ -58,23 +60,65 @@ func (d *driver) hearDenied(ctx context.Context, record *state.Record) error {
 		return err
 	}
 	defer rules.Close()
-	told := map[microvm.DeniedFlow]time.Time{}
+	ctx, cancel := context.WithCancel(ctx)
+	names := make(chan struct{})
+	go func() {
+		defer close(names)
+		d.hearNames(ctx, record)
+	}()
+	defer func() { cancel(); <-names }()
+	told := telling{}
 	for flow, err := range rules.WatchDenied(ctx) {
 		if err != nil {
 			return err
 		}
 		which := deniedFlow(flow)
-		which.Packets = 0
-		if since, ok := told[which]; ok && time.Since(since) < deniedAgain {
-			continue
-		}
-		if len(told) >= deniedKnown {
-			clear(told)
-		}
-		told[which] = time.Now()
 		which.Packets = 1
-		name, _ := d.state.NameOf(record.UID)
-		d.note(microvm.Event{Time: time.Now(), Type: microvm.EventDenied, UID: record.UID, Name: name, Denied: &which, Labels: record.Spec.Labels})
+		if told.due(which) {
+			d.noteDenied(record, which)
+		}
 	}
 	return nil
+}
+
+// hearNames asks the guard, where one lives, which names were denied since it was asked last: those before are another process's to tell, or were told.
+func (d *driver) hearNames(ctx context.Context, record *state.Record) {
+	told, known := telling{}, d.deniedNames(ctx, record)
+	for {
+		select {
+		case <-time.After(deniedTurn):
+		case <-ctx.Done():
+			return
+		}
+		names := d.deniedNames(ctx, record)
+		left := int(deniedTurn/time.Second) * deniedPerSecond
+		for name, times := range names {
+			which := microvm.DeniedFlow{Name: name, Packets: 1}
+			if times > known[name] && left > 0 && told.due(which) {
+				d.noteDenied(record, which)
+				left--
+			}
+		}
+		known = names
+	}
+}
+
+func (d *driver) noteDenied(record *state.Record, which microvm.DeniedFlow) {
+	name, _ := d.state.NameOf(record.UID)
+	d.note(microvm.Event{Time: time.Now(), Type: microvm.EventDenied, UID: record.UID, Name: name, Denied: &which, Labels: record.Spec.Labels})
+}
+
+// telling is what was told, and when.
+type telling map[microvm.DeniedFlow]time.Time
+
+// due says whether something is to be told now, and takes it for told.
+func (t telling) due(which microvm.DeniedFlow) bool {
+	if since, ok := t[which]; ok && time.Since(since) < deniedAgain {
+		return false
+	}
+	if len(t) >= deniedKnown {
+		clear(t)
+	}
+	t[which] = time.Now()
+	return true
 }

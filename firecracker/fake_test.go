@@ -14,6 +14,7 @@ import (
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/netns"
 	"github.com/tangle-network/microvm-runtime/internal/setup"
 	"github.com/tangle-network/microvm-runtime/internal/testing/fakevmm"
 	"github.com/tangle-network/microvm-runtime/runtimetest"
@@ -36,11 +37,17 @@ func fakeKernel(t *testing.T, kernel fakevmm.Kernel) string {
 // fakeOptions are bare options on fake VMMs with faults.
 func fakeOptions(t *testing.T, faults fakevmm.Faults) Options {
 	t.Helper()
+	return fakeOptionsOn(t, faults, nil)
+}
+
+// fakeOptionsOn is fakeOptions with a network namespace that stands for the host's; nil: an empty one.
+func fakeOptionsOn(t *testing.T, faults fakevmm.Faults, host *netns.Namespace) Options {
+	t.Helper()
 	binary, err := fakevmm.Install(t.TempDir(), faults)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := testOptions(t, setup.Parts{Firecracker: binary, Jailer: binary}, true)
+	o := testOptionsOn(t, setup.Parts{Firecracker: binary, Jailer: binary}, true, host)
 	o.Kernel = fakeKernel(t, fakevmm.Kernel{Text: marker + "\n"})
 	return o
 }

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 
-	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/cgroup"
 	"github.com/tangle-network/microvm-runtime/internal/guard"
 	"github.com/tangle-network/microvm-runtime/internal/helper"
@@ -70,17 +69,13 @@ func (d *driver) leaveGuard(ctx context.Context, address netip.Addr) error {
 	return guard.Client{Dir: d.guardPath()}.Sync(ctx, address)
 }
 
-// deniedNames are the names that were denied to a machine, as far as a guard lives that knows them.
-func (d *driver) deniedNames(ctx context.Context, record *state.Record) []microvm.DeniedFlow {
+// deniedNames are the names that were denied to a machine, and how often each, as far as a guard lives that knows them.
+func (d *driver) deniedNames(ctx context.Context, record *state.Record) map[string]uint64 {
 	names, err := guard.Client{Dir: d.guardPath()}.Denied(ctx, record.Address)
 	if err != nil {
 		return nil
 	}
-	var denied []microvm.DeniedFlow
-	for name, times := range names {
-		denied = append(denied, microvm.DeniedFlow{Name: name, Packets: times})
-	}
-	return denied
+	return names
 }
 
 // removeGuard ends the guard. No machine may be left.

@@ -21,7 +21,12 @@ import (
 func newNetworkRig(t *testing.T) *rig {
 	t.Helper()
 	ring.Host(t)
-	r := &rig{t: t, options: fakeOptions(t, fakevmm.Faults{}), spec: tiny}
+	return rigOf(t, fakeOptions(t, fakevmm.Faults{}))
+}
+
+func rigOf(t *testing.T, o Options) *rig {
+	t.Helper()
+	r := &rig{t: t, options: o, spec: tiny}
 	r.options.hook = func(point string) error {
 		r.mu.Lock()
 		hook := r.hook

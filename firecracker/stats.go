@@ -67,7 +67,9 @@ func (d *driver) networkStats(ctx context.Context, record *state.Record) (*micro
 	for reason, counted := range counters.Dropped {
 		stats.Drops[reason] = counted.Packets
 	}
-	stats.Denied = d.deniedNames(ctx, record)
+	for name, times := range d.deniedNames(ctx, record) {
+		stats.Denied = append(stats.Denied, microvm.DeniedFlow{Name: name, Packets: times})
+	}
 	denied, err := rules.Denied()
 	for _, flow := range denied {
 		stats.Denied = append(stats.Denied, deniedFlow(flow))
