@@ -5,6 +5,7 @@ package firecracker
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net/netip"
 
 	microvm "github.com/tangle-network/microvm-runtime"
@@ -16,21 +17,25 @@ import (
 
 // hostPresent says whether the host's table is as it should be. Others flush it: nft flush ruleset, reloads of Docker and firewalld.
 func (d *driver) hostPresent(ctx context.Context) (present bool, err error) {
-	err = d.withHostTable(ctx, func(_ *network.Network, host *firewall.Host) error {
+	err = d.withHostTable(ctx, func(host *firewall.Host) error {
 		present, err = host.Present()
 		return err
 	})
 	return present, err
 }
 
-// restoreHost makes the host's table again, with what machines publish.
+// restoreHost makes the host's table again, with what machines publish, unless the network was removed.
 func (d *driver) restoreHost(ctx context.Context) error {
-	return d.withHostTable(ctx, func(n *network.Network, host *firewall.Host) error {
-		if err := host.Install(); err != nil {
-			return err
-		}
-		return d.publishAll(ctx, n)
-	})
+	n, err := d.network(ctx)
+	if err != nil {
+		return err
+	}
+	if err := n.Restore(); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return d.publishAll(ctx, n)
 }
 
 // publishAll publishes what machines have. It does not wait for those that are worked on: who calls may hold the lock of one. They are waited for behind.
@@ -110,15 +115,15 @@ func (d *driver) withdraw(ctx context.Context, record *state.Record) error {
 	if !d.networkIsMade() || !record.Address.IsValid() {
 		return nil
 	}
-	return d.withHostTable(ctx, func(_ *network.Network, host *firewall.Host) error { return host.Unpublish(record.Address) })
+	return d.withHostTable(ctx, func(host *firewall.Host) error { return host.Unpublish(record.Address) })
 }
 
-func (d *driver) withHostTable(ctx context.Context, f func(*network.Network, *firewall.Host) error) error {
+func (d *driver) withHostTable(ctx context.Context, f func(*firewall.Host) error) error {
 	n, err := d.network(ctx)
 	if err != nil {
 		return err
 	}
-	return n.WithFirewall(func(host *firewall.Host) error { return f(n, host) })
+	return n.WithFirewall(f)
 }
 
 // keepHostTable makes the host's table again whenever somebody has removed it, as long as the driver lives. Without it machines reach nobody; they gain no way.

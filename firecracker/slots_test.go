@@ -176,17 +176,27 @@ func flushRules(ns *netns.Namespace) error {
 	})
 }
 
-// linksOf returns the links of a namespace by name.
+// linksOf returns the links of the namespace at a path by name.
 func (r *rig) linksOf(path string) map[string]netlink.Link {
 	r.t.Helper()
+	ns := *must(netns.Open(path))
+	defer ns.Close()
+	return linksIn(r.t, ns)
+}
+
+func linksIn(t *testing.T, ns *netns.Namespace) map[string]netlink.Link {
+	t.Helper()
 	links := map[string]netlink.Link{}
-	r.inside(path, func() error {
+	err := ns.Do(func() error {
 		list, err := netlink.LinkList()
 		for _, l := range list {
 			links[l.Attrs().Name] = l
 		}
 		return err
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return links
 }
 

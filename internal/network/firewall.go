@@ -5,6 +5,7 @@ package network
 import (
 	"errors"
 	"net/netip"
+	"os"
 
 	"github.com/tangle-network/microvm-runtime/internal/firewall"
 	"github.com/tangle-network/microvm-runtime/internal/netns"
@@ -27,6 +28,18 @@ func (n *Network) Config(number int) (firewall.Config, error) {
 
 // HostWasMissing says whether Open had to make the host's table: then nothing is published by it.
 func (n *Network) HostWasMissing() bool { return n.hostWasMissing }
+
+// Restore makes the host's table again. fs.ErrNotExist, and there is none, when the network was removed: who watches the table can't tell that from a flush. Remove removes what is
+// made before its record is gone.
+func (n *Network) Restore() error {
+	if err := n.WithFirewall((*firewall.Host).Install); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(n.options.recordPath()); err != nil {
+		return errors.Join(err, n.rules.remove(n.options))
+	}
+	return nil
+}
 
 // Firewall opens the host's table, where ports are published; who calls closes it.
 func (n *Network) Firewall() (*firewall.Host, error) { return n.options.firewall(n.plan.subnet) }

@@ -52,8 +52,10 @@ func Remove(ctx context.Context, options Options) error {
 			}
 		}
 	}
-	_, err = tree(options.Dir).Remove()
-	return err
+	if _, err := tree(options.Dir).Remove(); err != nil {
+		return err
+	}
+	return removeFromHost(options) // the table, which who watches it may have made again: see Restore
 }
 
 // endFlowsOfSlots ends what the host knows of the slots' flows.
