@@ -200,7 +200,7 @@ func (d *driver) withMachine(ctx context.Context, uid string, verb func(context.
 		return err
 	}
 	defer lock.Unlock()
-	return verb(ctx, lock, m)
+	return d.unlessEnded(lock, m, verb(ctx, lock, m))
 }
 
 // take locks a machine and loads it.

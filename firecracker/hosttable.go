@@ -91,7 +91,7 @@ func (d *driver) publishOne(n *network.Network, uid string, own []netip.Addr) er
 	if record == nil || err != nil {
 		return err
 	}
-	steps := step.Begin("restore", d.options.hook)
+	steps := step.Begin("host-table", d.options.hook)
 	return steps.Do("publish", func() error {
 		return n.WithFirewall(func(host *firewall.Host) error { return publishPorts(host, record, own) })
 	}, nil)

@@ -44,7 +44,7 @@ func (b *boot) loadSnapshot(ctx context.Context) error {
 	client := b.driver.client(b.record)
 	defer client.Close()
 	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
-		err := client.LoadSnapshot(ctx, request)
+		err := b.driver.unlessHung(ctx, b.record, func(ctx context.Context) error { return client.LoadSnapshot(ctx, request) })
 		if err == nil {
 			return nil
 		}

@@ -210,7 +210,7 @@ func TestHostPortsAreRestoredAsTheyAre(t *testing.T) {
 		r.start(vm)
 		changed := make(chan error, 1)
 		r.setHook(func(point string) error {
-			if point == "restore/publish:before" { // the record is read
+			if point == "host-table/publish:before" { // the record is read
 				go func() { changed <- row.change(vm) }()
 				select {
 				case err := <-changed:

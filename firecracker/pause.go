@@ -60,7 +60,7 @@ func (d *driver) setPaused(ctx context.Context, record *state.Record, paused boo
 	}
 	asking, cancel := context.WithTimeout(ctx, apiPatience)
 	defer cancel()
-	err := d.withAPI(asking, record, func(c *api.Client) error { return c.PatchVM(asking, wanted) })
+	err := d.withAPI(asking, record, func(ctx context.Context, c *api.Client) error { return c.PatchVM(ctx, wanted) })
 	if err != nil && asking.Err() != nil && ctx.Err() == nil {
 		return fmt.Errorf("%w: its VMM, within %v", microvm.ErrNoAnswer, apiPatience)
 	}
@@ -70,9 +70,9 @@ func (d *driver) setPaused(ctx context.Context, record *state.Record, paused boo
 // apiPatience is how long a VMM may take to answer while the machine's lock is held: Stop and Destroy wait for it, too.
 const apiPatience = 5 * time.Second
 
-// withAPI calls the VMM's API over a connection of its own.
-func (d *driver) withAPI(ctx context.Context, record *state.Record, call func(*api.Client) error) error {
+// withAPI calls the VMM's API over a connection of its own. A VMM that hangs is ended: errHangs.
+func (d *driver) withAPI(ctx context.Context, record *state.Record, call func(context.Context, *api.Client) error) error {
 	client := d.client(record)
 	defer client.Close()
-	return call(client)
+	return d.unlessHung(ctx, record, func(ctx context.Context) error { return call(ctx, client) })
 }

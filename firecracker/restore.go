@@ -161,7 +161,7 @@ func (r *restoration) limit(ctx context.Context) error {
 	if !hasNetwork(&r.record.Spec) || reflect.DeepEqual(r.manifest.Spec.Network, r.record.Spec.Network) {
 		return nil
 	}
-	return r.driver.updateLimits(ctx, r.record, microvm.Change{Receive: &microvm.RateLimit{}}) // what the record says is told
+	return r.driver.limitNetwork(ctx, r.record)
 }
 
 // takeDown ends the run that was begun.

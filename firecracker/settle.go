@@ -109,15 +109,19 @@ func (d *driver) conclude(record *state.Record, run *state.Run, status vmm.Statu
 			note("the VMM ended with status %d", status.Code)
 		}
 	}
-	log := d.vmmLog(record)
-	if strings.Contains(log, "exit_code=0") {
+	log, kills := d.vmmLog(record), d.oomKills(record.UID)
+	clean := status.Known && status.Signal == 0 && status.Code == 0
+	switch {
+	case strings.Contains(log, "exit_code=0"):
 		note("the VMM's log says that it ended with status 0")
+		clean = clean || !status.Known
+	case strings.Contains(log, stopping) && !strings.Contains(log, "exit_code=") && (!status.Known || status.Signal == int(syscall.SIGKILL)):
+		note("the VMM's log says that it was stopping when it was killed")
+		clean = kills == 0
 	}
-	kills := d.oomKills(record.UID)
 	if kills > 0 {
 		note("the kernel killed %d of the leaf's processes for memory", kills)
 	}
-	clean := status.Known && status.Signal == 0 && status.Code == 0 || !status.Known && strings.Contains(log, "exit_code=0")
 	switch {
 	case run.Intent != nil && (run.Intent.Reason == microvm.ReasonForced || clean):
 		exit.Reason = run.Intent.Reason
@@ -126,9 +130,6 @@ func (d *driver) conclude(record *state.Record, run *state.Run, status vmm.Statu
 		exit.Reason = microvm.ReasonOOM
 	case clean:
 		exit.Reason = microvm.ReasonGuest
-	case status.Known && status.Signal == int(syscall.SIGKILL) && strings.Contains(log, stopping):
-		exit.Reason = microvm.ReasonGuest
-		note("the VMM's log says that it was stopping when it was killed")
 	case status.Known:
 		exit.Reason = microvm.ReasonCrashed
 	}

@@ -261,7 +261,7 @@ func (t *taking) create(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, writePatience(&t.machine.record))
 	defer cancel()
-	return t.driver.withAPI(ctx, &t.machine.record, func(c *api.Client) error { return c.CreateSnapshot(ctx, request) })
+	return t.driver.withAPI(ctx, &t.machine.record, func(ctx context.Context, c *api.Client) error { return c.CreateSnapshot(ctx, request) })
 }
 
 // writePatience is how long a VMM may take to write its memory, or what it does before it answers anything else.
@@ -301,7 +301,7 @@ func (t *taking) resume() error {
 func (d *driver) letGoOn(record *state.Record) error {
 	ctx, cancel := context.WithTimeout(d.life, writePatience(record))
 	defer cancel()
-	return d.withAPI(ctx, record, func(c *api.Client) error { return c.PatchVM(ctx, api.VMResumed) })
+	return d.withAPI(ctx, record, func(ctx context.Context, c *api.Client) error { return c.PatchVM(ctx, api.VMResumed) })
 }
 
 // endTaking lets a machine go on whose snapshot was interrupted. While it can't it is as paused as it looks.

@@ -34,14 +34,15 @@ func (d *driver) Stop(ctx context.Context, uid string, o microvm.StopOptions) (m
 	defer leave()
 	var process *vmm.Process // of the run that is to end
 	if !o.Force {
+		var record state.Record
 		var asks []ask
 		err := d.withMachine(ctx, uid, func(ctx context.Context, lock *state.Lock, m *machine) (err error) {
-			process = m.process
+			record, process = m.record, m.process
 			asks, err = d.beginStop(ctx, lock, m, o)
 			return err
 		})
 		if err == nil {
-			err = d.askAll(ctx, process, asks, graceOf(o))
+			err = d.askAll(ctx, &record, process, asks, graceOf(o))
 		}
 		if err != nil {
 			return microvm.Exit{}, err
@@ -106,13 +107,26 @@ func graceOf(o microvm.StopOptions) time.Duration {
 type ask func(context.Context) error
 
 // askAll goes down the graceful steps until the VMM has ended.
-func (d *driver) askAll(ctx context.Context, process *vmm.Process, asks []ask, grace time.Duration) error {
+func (d *driver) askAll(ctx context.Context, record *state.Record, process *vmm.Process, asks []ask, grace time.Duration) error {
 	for _, ask := range asks {
-		if done, err := d.askAndWait(ctx, process, grace, ask); done || err != nil {
+		err := d.unlessHung(ctx, record, func(ctx context.Context) error { return d.askAndWait(ctx, process, grace, ask) })
+		if ended(process) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func ended(process *vmm.Process) bool {
+	select {
+	case <-process.Done():
+		return true
+	default:
+		return false
+	}
 }
 
 // asks returns the graceful steps that this machine may understand. It runs for them: a pause that was interrupted may not be on record.
@@ -133,7 +147,7 @@ func (d *driver) asks(ctx context.Context, lock *state.Lock, m *machine, grace t
 	}
 	if runtime.GOARCH == "amd64" {
 		asks = append(asks, func(ctx context.Context) error {
-			return d.withAPI(ctx, &m.record, func(c *api.Client) error { return c.Action(ctx, api.SendCtrlAltDel) })
+			return d.withAPI(ctx, &m.record, func(ctx context.Context, c *api.Client) error { return c.Action(ctx, api.SendCtrlAltDel) })
 		})
 	}
 	return asks
@@ -142,8 +156,8 @@ func (d *driver) asks(ctx context.Context, lock *state.Lock, m *machine, grace t
 // lastBreath is how long a VMM may take to be gone that did not answer a wish to end: it may be ending over it.
 const lastBreath = 200 * time.Millisecond
 
-// askAndWait says whether the VMM ended within grace. That asking fails is not the end: the next step is due then.
-func (d *driver) askAndWait(ctx context.Context, process *vmm.Process, grace time.Duration, ask ask) (bool, error) {
+// askAndWait waits until the VMM has ended, or grace is over. That asking fails is not the end: the next step is due then.
+func (d *driver) askAndWait(ctx context.Context, process *vmm.Process, grace time.Duration, ask ask) error {
 	asking, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
 	asked := ask(asking)
@@ -154,9 +168,9 @@ func (d *driver) askAndWait(ctx context.Context, process *vmm.Process, grace tim
 	}
 	select {
 	case <-process.Done():
-		return true, nil
+		return nil
 	case <-asking.Done():
-		return false, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 }
 

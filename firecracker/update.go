@@ -65,17 +65,14 @@ func (d *driver) updateRules(ctx context.Context, record *state.Record) error {
 
 // updateLimits tells a VMM the limits that a change names.
 func (d *driver) updateLimits(ctx context.Context, record *state.Record, change microvm.Change) error {
-	client := d.client(record)
-	defer client.Close()
-	plan := planOf(record)
 	if change.Receive != nil || change.Transmit != nil {
-		patch := api.NetworkInterfacePatch{IfaceID: network.Interface, RxRateLimiter: lifted(plan.network.receive), TxRateLimiter: lifted(plan.network.transmit)}
-		if err := client.PatchNetworkInterface(ctx, patch); err != nil {
-			return fmt.Errorf("limits of the network: %w", err)
+		if err := d.limitNetwork(ctx, record); err != nil {
+			return err
 		}
 	}
-	own := len(plan.drives) - len(record.Spec.Drives) // the machine's own disks are first
-	for i, drive := range plan.drives {
+	drives := planOf(record).drives
+	own := len(drives) - len(record.Spec.Drives) // the machine's own disks are first
+	for i, drive := range drives {
 		_, named := change.DriveLimit[i-own]
 		if i < own {
 			named = change.DiskLimit != nil
@@ -83,9 +80,20 @@ func (d *driver) updateLimits(ctx context.Context, record *state.Record, change 
 		if !named {
 			continue
 		}
-		if err := client.PatchDrive(ctx, api.DrivePatch{DriveID: drive.id, RateLimiter: lifted(drive.limit)}); err != nil {
+		patch := api.DrivePatch{DriveID: drive.id, RateLimiter: lifted(drive.limit)}
+		if err := d.withAPI(ctx, record, func(ctx context.Context, c *api.Client) error { return c.PatchDrive(ctx, patch) }); err != nil {
 			return fmt.Errorf("limits of drive %s: %w", drive.id, err)
 		}
+	}
+	return nil
+}
+
+// limitNetwork tells a VMM the limits of its network.
+func (d *driver) limitNetwork(ctx context.Context, record *state.Record) error {
+	n := planOf(record).network
+	patch := api.NetworkInterfacePatch{IfaceID: network.Interface, RxRateLimiter: lifted(n.receive), TxRateLimiter: lifted(n.transmit)}
+	if err := d.withAPI(ctx, record, func(ctx context.Context, c *api.Client) error { return c.PatchNetworkInterface(ctx, patch) }); err != nil {
+		return fmt.Errorf("limits of the network: %w", err)
 	}
 	return nil
 }

@@ -46,12 +46,16 @@ func (b *boot) awaitVMM(ctx context.Context) error {
 	client := b.driver.client(b.record)
 	defer client.Close()
 	for pause := 200 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
-		config, err := b.ask(ctx, client)
+		var config api.ConfigFile
+		err := b.driver.unlessHung(ctx, b.record, func(ctx context.Context) (err error) {
+			config, err = client.GetVMConfig(ctx)
+			return err
+		})
 		if err == nil {
 			return planOf(b.record).compare(config)
 		}
-		if errors.Is(err, errHangs) {
-			return b.endHung(ctx)
+		if errors.Is(err, errHangs) && ended(b.process) { // it has run
+			return nil
 		}
 		if !errors.Is(err, api.ErrGone) && !errors.Is(err, os.ErrNotExist) {
 			return b.notAnswered(ctx, err)
@@ -62,38 +66,6 @@ func (b *boot) awaitVMM(ctx context.Context) error {
 			return b.notAnswered(ctx, err)
 		}
 	}
-}
-
-// askPatience is how long a VMM that has stopped is given the benefit of the doubt.
-const askPatience = time.Second
-
-// errHangs is a VMM that waits for itself: its guest ended while a question came, so that its main thread waits for the API's thread, and that for an answer of the main thread's, for
-// ever. Its log says that it stops.
-var errHangs = errors.New("the VMM hangs")
-
-// ask asks for the configuration until it is answered, ctx ends, or the VMM hangs.
-func (b *boot) ask(ctx context.Context, client *api.Client) (api.ConfigFile, error) {
-	for {
-		asking, cancel := context.WithTimeout(ctx, askPatience)
-		config, err := client.GetVMConfig(asking)
-		late := asking.Err() != nil && ctx.Err() == nil
-		cancel()
-		switch {
-		case err == nil || !late:
-			return config, err
-		case strings.Contains(b.driver.vmmLog(b.record), stopping):
-			return config, errHangs
-		}
-	}
-}
-
-// endHung ends a VMM that hangs over the end of its guest: the machine has run.
-func (b *boot) endHung(ctx context.Context) error {
-	if err := b.process.Kill(); err != nil {
-		return err
-	}
-	_, err := b.process.Wait(ctx)
-	return err
 }
 
 func (b *boot) notAnswered(ctx context.Context, err error) error {
