@@ -5,12 +5,12 @@ package firecracker
 import (
 	"context"
 	"errors"
+	"sync"
 	"syscall"
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/firewall"
-	"github.com/tangle-network/microvm-runtime/internal/netns"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 )
 
@@ -50,47 +50,41 @@ func (d *driver) tellDenied(uid string, w *watch) {
 
 // hearDenied returns syscall.EBUSY while another process hears.
 func (d *driver) hearDenied(ctx context.Context, record *state.Record) error {
-	ns, err := netns.Open(d.slotPath(record.Slot))
-	if err != nil {
-		return err
-	}
-	defer ns.Close()
-	rules, err := firewall.OpenSlot(ns)
-	if err != nil {
-		return err
-	}
-	defer rules.Close()
-	ctx, cancel := context.WithCancel(ctx)
-	names := make(chan struct{})
-	go func() {
-		defer close(names)
-		d.hearNames(ctx, record)
-	}()
-	defer func() { cancel(); <-names }()
-	told := telling{}
-	for flow, err := range rules.WatchDenied(ctx) {
-		if err != nil {
-			return err
+	return d.withRules(record.Slot, func(rules *firewall.Slot) error {
+		ctx, cancel := context.WithCancel(ctx)
+		var names sync.WaitGroup
+		names.Go(func() { d.hearNames(ctx, record) })
+		defer names.Wait()
+		defer cancel()
+		told := telling{}
+		for flow, err := range rules.WatchDenied(ctx) {
+			if err != nil {
+				return err
+			}
+			which := deniedFlow(flow)
+			which.Packets = 1
+			if told.due(which) {
+				d.noteDenied(record, which)
+			}
 		}
-		which := deniedFlow(flow)
-		which.Packets = 1
-		if told.due(which) {
-			d.noteDenied(record, which)
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // hearNames asks the guard, where one lives, which names were denied since it was asked last: those before are another process's to tell, or were told.
 func (d *driver) hearNames(ctx context.Context, record *state.Record) {
-	told, known := telling{}, d.deniedNames(ctx, record)
+	told := telling{}
+	known, _ := d.deniedNames(ctx, record)
 	for {
 		select {
 		case <-time.After(deniedTurn):
 		case <-ctx.Done():
 			return
 		}
-		names := d.deniedNames(ctx, record)
+		names, err := d.deniedNames(ctx, record)
+		if err != nil { // no guard lives, or not now
+			continue
+		}
 		left := int(deniedTurn/time.Second) * deniedPerSecond
 		for name, times := range names {
 			which := microvm.DeniedFlow{Name: name, Packets: 1}

@@ -246,6 +246,13 @@ func (d *driver) Close() error {
 	return nil
 }
 
+// warn logs an error of what nobody waits for, with what it is about, unless it is of the driver's end.
+func (d *driver) warn(what string, err error, about ...any) {
+	if err != nil && d.life.Err() == nil {
+		d.log.Warn(what, append(about, "error", err)...)
+	}
+}
+
 // tellPatience is how long another process may hold the journal.
 const tellPatience = time.Second
 

@@ -46,14 +46,17 @@ func (d *driver) publishAll(ctx context.Context, n *network.Network) error {
 	}
 	late, err := d.publishEach(ctx, n, uids)
 	if len(late) > 0 {
-		d.calls.Go(func() {
-			for err == nil && len(late) > 0 && d.life.Err() == nil {
-				late, err = d.publishEach(d.life, n, late)
-			}
-			d.warn("ports are not published again", err)
-		})
+		d.calls.Go(func() { d.publishLate(n, late) })
 	}
 	return err
+}
+
+func (d *driver) publishLate(n *network.Network, late []string) {
+	var err error
+	for err == nil && len(late) > 0 && d.life.Err() == nil {
+		late, err = d.publishEach(d.life, n, late)
+	}
+	d.warn("ports are not published again", err)
 }
 
 // publishEach publishes what the records of machines that run say, each under its lock: what was read without it may be of one that is destroyed or updated meanwhile, and what leads to
@@ -112,7 +115,7 @@ func (d *driver) publisher(uid string) (*state.Record, error) {
 
 // withdraw ends what the host publishes to a machine, until it is started again.
 func (d *driver) withdraw(ctx context.Context, record *state.Record) error {
-	if !d.networkIsMade() || !record.Address.IsValid() {
+	if !network.Made(d.networkPath()) || !record.Address.IsValid() {
 		return nil
 	}
 	return d.withHostTable(ctx, func(host *firewall.Host) error { return host.Unpublish(record.Address) })
@@ -138,11 +141,4 @@ func (d *driver) keepHostTable(n *network.Network) {
 	}
 	defer host.Close()
 	d.warn("the host's table is not watched", host.Watch(d.life, func() { d.warn("the host's table is gone", d.restoreHost(d.life)) }))
-}
-
-// warn logs an error of what nobody waits for, unless it is the driver's end.
-func (d *driver) warn(what string, err error) {
-	if err != nil && d.life.Err() == nil {
-		d.log.Warn(what, "error", err)
-	}
 }

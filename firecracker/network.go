@@ -6,16 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"sync"
 
 	microvm "github.com/tangle-network/microvm-runtime"
-	"github.com/tangle-network/microvm-runtime/internal/firewall"
-	"github.com/tangle-network/microvm-runtime/internal/guard"
 	"github.com/tangle-network/microvm-runtime/internal/netns"
 	"github.com/tangle-network/microvm-runtime/internal/network"
 	"github.com/tangle-network/microvm-runtime/internal/state"
@@ -31,10 +26,12 @@ type hostNetwork struct {
 	ahead sync.Mutex // held while slots are made for machines to come
 }
 
+const networkDir = "network" // below the socket directory
+
+func (d *driver) networkPath() string { return filepath.Join(d.options.SocketDir, networkDir) }
+
 // slotPath returns where the namespace of a slot is.
-func (d *driver) slotPath(number int) string {
-	return filepath.Join(d.options.SocketDir, networkDir, "ns", strconv.Itoa(number))
-}
+func (d *driver) slotPath(number int) string { return network.Namespace(d.networkPath(), number) }
 
 // network opens the network, or makes it.
 func (d *driver) network(ctx context.Context) (*network.Network, error) {
@@ -64,22 +61,15 @@ func (d *driver) network(ctx context.Context) (*network.Network, error) {
 
 // networkOptions say which network is the state directory's. Its subnet stays what it once was, also over a reboot of the host: machines keep their addresses.
 func (d *driver) networkOptions() (network.Options, error) {
-	o := network.Options{Dir: filepath.Join(d.options.SocketDir, networkDir), ID: network.ID(d.options.StateDir), Subnet: d.options.Subnet, Uplink: d.options.Uplink, MTU: d.options.MTU, Host: d.options.hostNet}
+	o := network.Options{
+		Dir: d.networkPath(), ID: network.ID(d.options.StateDir), Subnet: d.options.Subnet, Uplink: d.options.Uplink, MTU: d.options.MTU, Host: d.options.hostNet,
+	}
 	if o.Subnet.IsValid() {
 		return o, nil
 	}
 	kept, err := d.state.Subnet()
 	o.Subnet = kept
 	return o, err
-}
-
-// networkDir is below the socket directory.
-const networkDir = "network"
-
-// networkIsMade says whether there was a network since the host was booted.
-func (d *driver) networkIsMade() bool {
-	_, err := os.Lstat(filepath.Join(d.options.SocketDir, networkDir, "network.json"))
-	return !errors.Is(err, os.ErrNotExist)
 }
 
 // makeNetwork makes the slot of a machine, in which all is denied.
@@ -116,7 +106,7 @@ func (d *driver) returnNetwork(ctx context.Context, uid string) error {
 	if err != nil {
 		return err
 	}
-	if !d.networkIsMade() {
+	if !network.Made(d.networkPath()) {
 		return nil
 	}
 	n, err := d.network(ctx)
@@ -154,117 +144,10 @@ func (d *driver) enterNetwork(ctx context.Context, record *state.Record) (ns *ne
 	return ns, nil
 }
 
-// setRules makes a slot's rules, and what is published to it, what the record says, in one transaction each.
-func (d *driver) setRules(ctx context.Context, n *network.Network, slot *network.Slot, ns *netns.Namespace, record *state.Record) error {
-	config, err := ruleConfig(n, slot, record)
-	if err != nil {
-		return err
-	}
-	rules, err := firewall.OpenSlot(ns)
-	if err != nil {
-		return err
-	}
-	defer rules.Close()
-	if err := rules.Install(config); err != nil {
-		return fmt.Errorf("rules: %w", err)
-	}
-	if err := n.WithFirewall(func(host *firewall.Host) error { return publishPorts(host, record, config.Host) }); err != nil {
-		return err
-	}
-	return d.setGuard(ctx, n, slot, record)
-}
-
-// publishPorts leads the host's ports to a machine, and no other any more, and admits it to those of the host's own addresses that its policy names.
-func publishPorts(host *firewall.Host, record *state.Record, own []netip.Addr) error {
-	if err := replacePublished(host, record.Address, publications(record)); err != nil {
-		return busyIfTaken(err)
-	}
-	return host.Admit(record.Address, record.Spec.Network.Caps.Flows, namedOf(own, record.Rules)...)
-}
-
-// publications are the ports of the host that lead to a machine.
-func publications(record *state.Record) (list []firewall.Publication) {
-	for _, port := range record.Spec.Network.Publish {
-		if port.Host.IsValid() {
-			list = append(list, firewall.Publication{
-				Address: port.Host.Addr(), Protocol: port.Protocol, Port: port.Host.Port(), To: netip.AddrPortFrom(record.Address, port.Guest),
-			})
-		}
-	}
-	return list
-}
-
-func busyIfTaken(err error) error {
-	if errors.Is(err, firewall.ErrTaken) {
-		return fmt.Errorf("%w: %w", microvm.ErrBusy, err)
-	}
-	return err
-}
-
-// publishable returns microvm.ErrBusy when another state directory publishes a port of the machine's: the book of ports knows only this one's.
-func publishable(n *network.Network, record *state.Record) error {
-	return n.WithFirewall(func(host *firewall.Host) error { return busyIfTaken(host.Publishable(publications(record)...)) })
-}
-
-// replacePublished makes a list all that is published to a slot. What stays is not touched.
-func replacePublished(host *firewall.Host, slot netip.Addr, list []firewall.Publication) error {
-	there, err := host.Published()
-	if err != nil {
-		return err
-	}
-	there = slices.DeleteFunc(there, func(p firewall.Publication) bool { return p.To.Addr() != slot })
-	if slices.ContainsFunc(there, func(p firewall.Publication) bool { return !slices.Contains(list, p) }) {
-		if err := host.Unpublish(slot); err != nil {
-			return err
-		}
-	}
-	if len(list) == 0 {
-		return nil
-	}
-	return host.Publish(list...)
-}
-
-// namedOf returns which of the host's own addresses rules name.
-func namedOf(own []netip.Addr, rules []firewall.Rule) (named []netip.Addr) {
-	for _, address := range own {
-		if slices.ContainsFunc(rules, func(r firewall.Rule) bool { return r.Name == "" && r.MatchAddress(address, true) }) {
-			named = append(named, address)
-		}
-	}
-	return named
-}
-
-func ruleConfig(n *network.Network, slot *network.Slot, record *state.Record) (firewall.Config, error) {
-	own := record.Spec.Network
-	config, err := n.Config(slot.Number)
-	if err != nil {
-		return config, err
-	}
-	if config.Host, err = n.HostAddresses(); err != nil {
-		return config, err
-	}
-	config.Rules, config.VerifySNI = record.Rules, own.Egress.VerifySNI
-	if config.VerifySNI {
-		config.GatePort = guard.GatePort
-	}
-	config.Limits = firewall.Limits{
-		Connections: own.Caps.Flows, NewPerSecond: own.Caps.FlowsPerSecond, NewBurst: 2 * own.Caps.FlowsPerSecond,
-		DNSPerSecond: own.Caps.NamesPerSecond, DNSBurst: 2 * own.Caps.NamesPerSecond,
-	}
-	for i, port := range own.Publish {
-		again := func(other microvm.Port) bool { return other.Protocol == port.Protocol && other.Guest == port.Guest } // at another address of the host's, for the same networks
-		if !slices.ContainsFunc(own.Publish[:i], again) {
-			config.Ingress = append(config.Ingress, firewall.Ingress{Protocol: port.Protocol, Port: port.Guest, GuestPort: port.Guest, From: port.From})
-		}
-	}
-	return config, nil
-}
-
-// assignRules gives each rule of a policy its number, which rules that stay keep.
-func assignRules(record *state.Record) {
-	if hasNetwork(&record.Spec) {
-		record.Rules = firewall.AssignIDs(record.Rules, record.Spec.Network.Egress)
-	}
+// renewNetwork makes the network of a machine that runs what its record says.
+func (d *driver) renewNetwork(ctx context.Context, record *state.Record) error {
+	ns, err := d.enterNetwork(ctx, record)
+	return errors.Join(err, ns.Close())
 }
 
 // networkInfo returns what a machine's network is, nil where it has none.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/network"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 )
 
@@ -189,8 +190,7 @@ func (r *recovery) adopt(ctx context.Context, m *machine) error {
 	if !hasNetwork(&m.record.Spec) {
 		return nil
 	}
-	ns, err := r.driver.enterNetwork(ctx, &m.record)
-	return errors.Join(err, ns.Close())
+	return r.driver.renewNetwork(ctx, &m.record)
 }
 
 // leases gives back the slots of machines that are gone.
@@ -253,7 +253,7 @@ func (r *recovery) snapshots(context.Context) error {
 
 // host sets again what the host has of the network, where there is one since the host was booted.
 func (r *recovery) host(ctx context.Context) error {
-	if !r.driver.networkIsMade() {
+	if !network.Made(r.driver.networkPath()) {
 		return nil
 	}
 	present, err := r.driver.hostPresent(ctx)

@@ -9,7 +9,6 @@ import (
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/firewall"
-	"github.com/tangle-network/microvm-runtime/internal/netns"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 )
 
@@ -32,7 +31,7 @@ func (d *driver) Stats(ctx context.Context, uid string) (stats microvm.Stats, er
 	return stats, err
 }
 
-// networkStats is of nothing where the machine has no slot: not yet, not any more, or not since the host was booted.
+// networkStats is of nothing where the machine has no slot.
 func (d *driver) networkStats(ctx context.Context, record *state.Record) (*microvm.NetworkStats, error) {
 	stats := &microvm.NetworkStats{}
 	for _, rule := range record.Spec.Network.Egress.Rules {
@@ -41,22 +40,24 @@ func (d *driver) networkStats(ctx context.Context, record *state.Record) (*micro
 	if record.Phase != state.PhaseCreated { // the slot that the record names is another's
 		return stats, nil
 	}
-	ns, err := netns.Open(d.slotPath(record.Slot))
-	if errors.Is(err, os.ErrNotExist) {
-		return stats, nil
-	}
-	if err != nil {
+	err := d.withRules(record.Slot, func(rules *firewall.Slot) error {
+		names, _ := d.deniedNames(ctx, record) // many machines have no guard
+		for name, times := range names {
+			stats.Denied = append(stats.Denied, microvm.DeniedFlow{Name: name, Packets: times})
+		}
+		return addCounted(stats, rules, record)
+	})
+	if err != nil && !errors.Is(err, errNoSlot) {
 		return nil, err
 	}
-	defer ns.Close()
-	rules, err := firewall.OpenSlot(ns)
-	if err != nil {
-		return nil, err
-	}
-	defer rules.Close()
+	return stats, nil
+}
+
+// addCounted adds what a slot's rules have counted.
+func addCounted(stats *microvm.NetworkStats, rules *firewall.Slot, record *state.Record) error {
 	counters, err := rules.Counters()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for i := range stats.Rules { // numbered rules are in the policy's order
 		if counted, ok := counters.Rules[record.Rules[i].ID]; ok {
@@ -67,14 +68,11 @@ func (d *driver) networkStats(ctx context.Context, record *state.Record) (*micro
 	for reason, counted := range counters.Dropped {
 		stats.Drops[reason] = counted.Packets
 	}
-	for name, times := range d.deniedNames(ctx, record) {
-		stats.Denied = append(stats.Denied, microvm.DeniedFlow{Name: name, Packets: times})
-	}
 	denied, err := rules.Denied()
 	for _, flow := range denied {
 		stats.Denied = append(stats.Denied, deniedFlow(flow))
 	}
-	return stats, err
+	return err
 }
 
 func deniedFlow(flow firewall.Denied) microvm.DeniedFlow {

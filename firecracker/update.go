@@ -52,15 +52,9 @@ func (d *driver) update(ctx context.Context, lock *state.Lock, m *machine, chang
 	case m.run == nil:
 		return nil
 	case rules:
-		return errors.Join(d.updateRules(ctx, &m.record), d.updateLimits(ctx, &m.record, change))
+		return errors.Join(d.renewNetwork(ctx, &m.record), d.updateLimits(ctx, &m.record, change))
 	}
 	return d.updateLimits(ctx, &m.record, change)
-}
-
-// updateRules sets the rules of a machine that runs.
-func (d *driver) updateRules(ctx context.Context, record *state.Record) error {
-	ns, err := d.enterNetwork(ctx, record)
-	return errors.Join(err, ns.Close())
 }
 
 // updateLimits tells a VMM the limits that a change names.

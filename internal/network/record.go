@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -50,6 +51,15 @@ func (o Options) namespace(number int) string {
 func (o Options) slotPath(number int) string {
 	return filepath.Join(o.records(), strconv.Itoa(number)+".json")
 }
+
+// Made says whether a directory has a network. None outlives the host's boot.
+func Made(dir string) bool {
+	_, err := os.Lstat(Options{Dir: dir}.recordPath())
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// Namespace returns where a slot's namespace is, whether it is made or not: who only looks into it need not open the network.
+func Namespace(dir string, number int) string { return Options{Dir: dir}.namespace(number) }
 
 // load reads one of the files. fs.ErrNotExist when there is none.
 func load[T any](path string, versionOf func(T) int) (value T, err error) {
