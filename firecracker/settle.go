@@ -115,7 +115,7 @@ func (d *driver) conclude(record *state.Record, run *state.Run, status vmm.Statu
 	case strings.Contains(log, "exit_code=0"):
 		note("the VMM's log says that it ended with status 0")
 		clean = clean || !status.Known
-	case strings.Contains(log, stopping) && !strings.Contains(log, "exit_code=") && (!status.Known || status.Signal == int(syscall.SIGKILL)):
+	case stopsIn(log) && (!status.Known || status.Signal == int(syscall.SIGKILL)):
 		note("the VMM's log says that it was stopping when it was killed")
 		clean = kills == 0
 	}
