@@ -53,6 +53,13 @@ func TestHostTwoStateDirectories(t *testing.T) {
 	if _, err := rigs[1].runtime.Create(t.Context(), "two", taken); !errors.Is(err, microvm.ErrBusy) {
 		t.Errorf("a port of the other's: %v", err)
 	}
+	if err := rigs[1].named("one").Update(t.Context(), microvm.Change{Publish: &taken.Network.Publish}); !errors.Is(err, microvm.ErrBusy) {
+		t.Errorf("a port of the other's by an update: %v", err)
+	}
+	if got := rigs[1].info(rigs[1].named("one")).Spec.Network.Publish; len(got) != 1 || got[0].Host.Port() != firstPort+1 {
+		t.Errorf("an update that failed made it %+v", got)
+	}
+	check(1, "after an update that failed")
 	for _, r := range rigs {
 		if err := r.runtime.Close(); err != nil {
 			t.Fatal(err)

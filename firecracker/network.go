@@ -81,7 +81,7 @@ func (d *driver) makeNetwork(ctx context.Context, record *state.Record) error {
 	record.Address = slot.Addresses.Slot
 	assignRules(record)
 	d.ahead(n)
-	return publishable(n, record)
+	return d.publishable(ctx, record)
 }
 
 func (d *driver) makeSlot(ctx context.Context, record *state.Record) (*network.Slot, *network.Network, error) {

@@ -11,7 +11,6 @@ import (
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/firewall"
-	"github.com/tangle-network/microvm-runtime/internal/network"
 	"github.com/tangle-network/microvm-runtime/internal/publish"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 )
@@ -60,8 +59,8 @@ func busyIfTaken(err error) error {
 }
 
 // publishable returns microvm.ErrBusy when another state directory publishes a port of the machine's: the book of ports knows only this one's.
-func publishable(n *network.Network, record *state.Record) error {
-	return n.WithFirewall(func(host *firewall.Host) error { return busyIfTaken(host.Publishable(publications(record)...)) })
+func (d *driver) publishable(ctx context.Context, record *state.Record) error {
+	return d.withHostTable(ctx, func(host *firewall.Host) error { return busyIfTaken(host.Publishable(publications(record)...)) })
 }
 
 // replacePublished makes a list all that is published to a slot. What stays is not touched.

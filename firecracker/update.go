@@ -33,6 +33,9 @@ func (d *driver) Update(ctx context.Context, uid string, change microvm.Change) 
 		if err := d.takePorts(ctx, uid, slices.Concat(before.Publish, spec.Network.Publish)); err != nil {
 			return err
 		}
+		if err := d.publishable(ctx, &m.record); err != nil {
+			return errors.Join(err, d.takePorts(ctx, uid, before.Publish))
+		}
 		if err := d.update(ctx, lock, m, change); err != nil {
 			return err
 		}
