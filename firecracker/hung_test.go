@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,19 +21,34 @@ import (
 
 // TestHungVMMCostsADeadline: who waits for its VMM keeps nobody for ever from ending the machine.
 func TestHungVMMCostsADeadline(t *testing.T) {
-	vm, inject := fakeMachine(t, fakevmm.Faults{})
-	if err := vm.Start(t.Context(), nil); err != nil {
+	r := rigOf(t, fakeOptions(t, fakevmm.Faults{}))
+	r.spec.Drives = []microvm.Drive{{Path: newDisk(t, "a"), ReadOnly: true}}
+	verbs := map[string]func(*microvm.VM) error{
+		"pause": func(vm *microvm.VM) error { return vm.Pause(t.Context()) },
+		"update": func(vm *microvm.VM) error {
+			return vm.Update(t.Context(), microvm.Change{DriveLimit: map[int]microvm.RateLimit{0: {OpsPerSecond: 7}}})
+		},
+	}
+	for name := range verbs {
+		r.start(r.create(name))
+	}
+	hang := fakevmm.Faults{Requests: map[string]fakevmm.Fault{"PATCH /vm": {Hang: true}, "PATCH /drives/{drive_id}": {Hang: true}}}
+	if err := fakevmm.Inject(r.options.Firecracker, hang); err != nil {
 		t.Fatal(err)
 	}
-	inject(fakevmm.Faults{Requests: map[string]fakevmm.Fault{"PATCH /vm": {Hang: true}}})
-	paused := make(chan error, 1)
-	go func() { paused <- vm.Pause(t.Context()) }()
-	if err := <-paused; !errors.Is(err, microvm.ErrNoAnswer) {
-		t.Errorf("Pause = %v", err)
+	var waiting sync.WaitGroup
+	for name, verb := range verbs {
+		waiting.Go(func() {
+			vm := r.named(name)
+			if err := verb(vm); !errors.Is(err, microvm.ErrNoAnswer) {
+				t.Errorf("%s = %v", name, err)
+			}
+			if exit, err := vm.Stop(t.Context(), &microvm.StopOptions{Force: true}); err != nil || exit.Reason != microvm.ReasonForced {
+				t.Errorf("Stop after %s = %+v, %v", name, exit, err)
+			}
+		})
 	}
-	if exit, err := vm.Stop(t.Context(), &microvm.StopOptions{Force: true}); err != nil || exit.Reason != microvm.ReasonForced {
-		t.Errorf("Stop = %+v, %v", exit, err)
-	}
+	waiting.Wait()
 }
 
 // TestFollowerHearsOfClose: the end of the runtime is not that of the run.

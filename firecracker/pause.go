@@ -58,17 +58,22 @@ func (d *driver) setPaused(ctx context.Context, record *state.Record, paused boo
 	if paused {
 		wanted = api.VMPaused
 	}
+	return d.askVMM(ctx, record, func(ctx context.Context, c *api.Client) error { return c.PatchVM(ctx, wanted) })
+}
+
+// apiPatience is how long a VMM may take to answer while the machine's lock is held: Stop and Destroy wait for it, too.
+const apiPatience = 5 * time.Second
+
+// askVMM is withAPI for what a VMM does at once. microvm.ErrNoAnswer when it does not.
+func (d *driver) askVMM(ctx context.Context, record *state.Record, call func(context.Context, *api.Client) error) error {
 	asking, cancel := context.WithTimeout(ctx, apiPatience)
 	defer cancel()
-	err := d.withAPI(asking, record, func(ctx context.Context, c *api.Client) error { return c.PatchVM(ctx, wanted) })
+	err := d.withAPI(asking, record, call)
 	if err != nil && asking.Err() != nil && ctx.Err() == nil {
 		return fmt.Errorf("%w: its VMM, within %v", microvm.ErrNoAnswer, apiPatience)
 	}
 	return err
 }
-
-// apiPatience is how long a VMM may take to answer while the machine's lock is held: Stop and Destroy wait for it, too.
-const apiPatience = 5 * time.Second
 
 // withAPI calls the VMM's API over a connection of its own. A VMM that hangs is ended: errHangs.
 func (d *driver) withAPI(ctx context.Context, record *state.Record, call func(context.Context, *api.Client) error) error {

@@ -78,7 +78,7 @@ func (d *driver) updateLimits(ctx context.Context, record *state.Record, change 
 			continue
 		}
 		patch := api.DrivePatch{DriveID: drive.id, RateLimiter: lifted(drive.limit)}
-		if err := d.withAPI(ctx, record, func(ctx context.Context, c *api.Client) error { return c.PatchDrive(ctx, patch) }); err != nil {
+		if err := d.askVMM(ctx, record, func(ctx context.Context, c *api.Client) error { return c.PatchDrive(ctx, patch) }); err != nil {
 			return fmt.Errorf("limits of drive %s: %w", drive.id, err)
 		}
 	}
@@ -89,7 +89,7 @@ func (d *driver) updateLimits(ctx context.Context, record *state.Record, change 
 func (d *driver) limitNetwork(ctx context.Context, record *state.Record) error {
 	n := planOf(record).network
 	patch := api.NetworkInterfacePatch{IfaceID: network.Interface, RxRateLimiter: lifted(n.receive), TxRateLimiter: lifted(n.transmit)}
-	if err := d.withAPI(ctx, record, func(ctx context.Context, c *api.Client) error { return c.PatchNetworkInterface(ctx, patch) }); err != nil {
+	if err := d.askVMM(ctx, record, func(ctx context.Context, c *api.Client) error { return c.PatchNetworkInterface(ctx, patch) }); err != nil {
 		return fmt.Errorf("limits of the network: %w", err)
 	}
 	return nil
