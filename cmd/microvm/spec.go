@@ -36,6 +36,7 @@ func (f *specFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.spec.Diskless, "diskless", false, "boot the kernel without a disk")
 	flags.IntVar(&f.spec.LayerMiB, "layer", 0, "size of the writable layer over --image in MiB")
 	flags.BoolVar(&f.spec.LayerInMemory, "layer-in-memory", false, "write to the guest's memory in place of a layer; it is gone at stop")
+	flags.BoolVar(&f.spec.TrackDirty, "track-dirty", false, "remember what memory is written, for snapshot create --diff")
 	flags.StringVar(&f.limit, "disk-limit", "", limitUsage)
 	flags.StringArrayVar(&f.drives, "drive", nil, driveUsage)
 	flags.StringArrayVarP(&f.labels, "label", "l", nil, "KEY=VALUE, repeatable")
