@@ -21,6 +21,12 @@ func PidfdSendSignal(fd int, signal syscall.Signal) error {
 	return os.NewSyscallError("pidfd_send_signal", unix.PidfdSendSignal(fd, signal, nil, 0))
 }
 
+// PidfdGetfd returns a copy of a descriptor of the process, closed on exec (pidfd_getfd(2), Linux 5.6). syscall.EPERM where this process may not trace that one.
+func PidfdGetfd(pidfd, target int) (int, error) {
+	fd, err := unix.PidfdGetfd(pidfd, target, 0)
+	return fd, os.NewSyscallError("pidfd_getfd", err)
+}
+
 // PidfdPoll waits until the process of pidfd has ended, and returns true, or until other is readable or hung up, and returns false.
 func PidfdPoll(pidfd, other int) (ended bool, err error) {
 	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}, {Fd: int32(other), Events: unix.POLLIN}}

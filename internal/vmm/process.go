@@ -162,6 +162,16 @@ func (p *Process) Kill() error {
 	return err
 }
 
+// Take returns a copy of a descriptor of the process. The copy shares what the process has of it, such as its offset and O_NONBLOCK.
+func (p *Process) Take(fd int) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return -1, fmt.Errorf("take a descriptor of process %d: %w", p.identity.PID, os.ErrClosed)
+	}
+	return unix.PidfdGetfd(int(p.pidfd.Fd()), fd)
+}
+
 // closeDone tells an end that came just before Close, and that the goroutine has not seen.
 func (p *Process) closeDone() {
 	select {

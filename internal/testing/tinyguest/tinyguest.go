@@ -1,6 +1,6 @@
 // Package tinyguest makes guest kernels of a few instructions, for tests and benchmarks of what a host does.
 //
-// There is only one type: a [Program] says what the guest does. [Kernel] makes a 64-bit ELF of it that Firecracker boots on x86_64, also where the host's
+// There are only two types: a [Program] says what the guest does, and a [Read] what memory it reads meanwhile. [Kernel] makes a 64-bit ELF of it that Firecracker boots on x86_64, also where the host's
 // KVM can't run an unmodified Linux.
 package tinyguest
 
@@ -8,13 +8,56 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
+	"fmt"
+	"math/bits"
 	"os"
 )
 
 // Program says what a guest does.
 type Program struct {
 	Text  string // Written to the serial port first, byte by byte.
+	Read  *Read  // What memory is read then. Optional.
 	After After  // What comes then.
+}
+
+// Read says what memory a guest reads, all of it below 1 GiB. It waits until the 8 bytes at Flag are not zero, and writes a line with the Sum of what it has read.
+type Read struct {
+	Flag        uint64 // A physical address, as From is.
+	From        uint64
+	Count, Step uint32 // So many numbers of 8 bytes, so many bytes apart.
+}
+
+// Sum returns what the guest writes of memory that begins with From, as the text that it is.
+func (r Read) Sum(memory []byte) string {
+	var sum uint64
+	for n := range int(r.Count) {
+		sum = bits.RotateLeft64(sum, 1) + binary.LittleEndian.Uint64(memory[n*int(r.Step):])
+	}
+	return fmt.Sprintf("%016x", sum)
+}
+
+// code waits, adds up, and writes the sum.
+func (r Read) code() []byte {
+	b := binary.LittleEndian.AppendUint64([]byte{0x48, 0xbb}, r.Flag)         // mov rbx,Flag
+	b = append(b, 0x48, 0x83, 0x3b, 0, 0x74, 0xfa)                            // wait: cmp qword [rbx],0; je wait
+	b = binary.LittleEndian.AppendUint64(append(b, 0x48, 0xbf), r.From)       // mov rdi,From
+	b = binary.LittleEndian.AppendUint32(append(b, 0xb9), r.Count)            // mov ecx,Count
+	b = append(b, 0x4d, 0x31, 0xc0)                                           // xor r8,r8
+	b = append(b, 0x49, 0xd1, 0xc0, 0x4c, 0x03, 0x07)                         // add: rol r8,1; add r8,[rdi]
+	b = binary.LittleEndian.AppendUint32(append(b, 0x48, 0x81, 0xc7), r.Step) // add rdi,Step
+	b = append(b, 0xff, 0xc9, 0x75, 0xef)                                     // dec ecx; jnz add
+	return append(b,
+		0x66, 0xba, 0xf8, 0x03, // mov dx,0x3f8
+		0xb9, 16, 0, 0, 0, // mov ecx,16
+		0x49, 0xc1, 0xc0, 4, // digit: rol r8,4
+		0x44, 0x88, 0xc0, // mov al,r8b
+		0x24, 0x0f, 0x04, '0', // and al,15; add al,'0'
+		0x3c, '9', 0x76, 2, // cmp al,'9'; jbe write
+		0x04, 'a'-'9'-1, // add al,'a'-'9'-1
+		0xee,                   // write: out dx,al
+		0xff, 0xc9, 0x75, 0xea, // dec ecx; jnz digit
+		0xb0, '\n', 0xee, // mov al,10; out dx,al
+	)
 }
 
 // After is what a guest does once it has written its text.
@@ -50,7 +93,7 @@ func (p Program) code() []byte {
 	case Halt:
 		tail = []byte{0xfa, 0xf4, 0xeb, 0xfd} // cli; hlt; jmp hlt
 	case Flood:
-		tail = []byte{0xeb, 0xeb} // jmp start
+		tail = []byte{0xeb, 0xeb} // jmp start; without Read
 	case Reset:
 		tail = []byte{0x66, 0xba, 0x64, 0x00, 0xb0, 0xfe, 0xee, 0xf4, 0xeb, 0xfd} // mov dx,0x64; mov al,0xfe; out dx,al; hlt; jmp hlt
 	case Crash:
@@ -69,6 +112,9 @@ func (p Program) code() []byte {
 			0xee,       // out dx,al
 			0xeb, 0xd9, // jmp turn
 		}
+	}
+	if p.Read != nil {
+		tail = append(p.Read.code(), tail...)
 	}
 	head := []byte{
 		0x48, 0x8d, 0x35, 0, 0, 0, 0, // start: lea rsi,[rip+text]
