@@ -21,10 +21,12 @@ import (
 )
 
 const (
-	kindName  = "pager"
-	version   = "1" // of what pager, driver and files say to each other
-	leave     = 5 * time.Second
-	softLimit = 64 << 20 // bytes of heap from which on the collector works harder
+	kindName = "pager"
+	version  = "1" // of what pager, driver and files say to each other
+	leave    = 5 * time.Second
+
+	closePatience = 3 * time.Second
+	softLimit     = 64 << 20 // bytes of heap from which on the collector works harder
 )
 
 // Kind is the pager as a helper. Openers are of sources that are not this package's; optional.
@@ -48,7 +50,19 @@ func serve(ctx context.Context, session *helper.Session, openers map[string]Open
 		return errors.Join(err, p.Close())
 	}
 	<-ctx.Done() // also when the VMM has ended: nothing needs it then
-	return p.Close()
+	return closeWithin(p, closePatience)
+}
+
+// closeWithin leaves what hangs to the end of the process: a read of a source, or of a descriptor that the VMM has made one that blocks.
+func closeWithin(p *Pager, patience time.Duration) error {
+	closed := make(chan error, 1)
+	go func() { closed <- p.Close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(patience):
+		return errors.New("a read of the machine's memory does not end")
+	}
 }
 
 // needed says whether the VMM lives.
@@ -67,6 +81,18 @@ func Start(ctx context.Context, path string, leaf func() (*cgroup.Leaf, error), 
 		return nil, err
 	}
 	return helper.Start(ctx, helper.Spec{Kind: kindName, Version: version, Dir: config.Dir, Config: text, Path: path, Cgroup: leaf})
+}
+
+// Lives says whether a pager lives.
+func Lives(dir string) (bool, error) {
+	h, err := helper.Find(dir, kindName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, h.Close()
 }
 
 // Stop ends the pager and who watches it, if they live, and removes their files, with the reason and the Stats. The VMM must have ended, or it stands still.

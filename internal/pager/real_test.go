@@ -3,10 +3,12 @@
 package pager
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -15,6 +17,8 @@ import (
 	"time"
 
 	"github.com/tangle-network/microvm-runtime/firecracker/api"
+	"github.com/tangle-network/microvm-runtime/internal/helper"
+	"github.com/tangle-network/microvm-runtime/internal/jail"
 	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
 	"github.com/tangle-network/microvm-runtime/internal/testing/tinyguest"
 	"github.com/tangle-network/microvm-runtime/internal/vmm"
@@ -51,11 +55,17 @@ func spawn(t testing.TB) machine {
 		t.Fatal(err)
 	}
 	defer console.Close()
-	process, err := vmm.Start(vmm.Command{Path: p.Firecracker, Args: []string{"--api-sock", "api.sock", "--id", "test"}, Dir: dir, Stdout: console, Stderr: console, PIDNamespace: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := machine{api.NewUnix(filepath.Join(dir, "api.sock")), process, dir}
+	must(t, os.WriteFile(filepath.Join(dir, "log"), nil, 0o600))
+	args := []string{"--api-sock", "api.sock", "--id", "test", "--log-path", "log"}
+	return started(t, dir, dir, vmm.Command{Path: p.Firecracker, Args: args, Dir: dir, Stdout: console, PIDNamespace: true})
+}
+
+// started waits for a VMM whose socket is in root.
+func started(t testing.TB, dir, root string, c vmm.Command) machine {
+	t.Helper()
+	process, err := vmm.Start(c)
+	must(t, err)
+	m := machine{api.NewUnix(filepath.Join(root, "api.sock")), process, dir}
 	t.Cleanup(func() {
 		m.Client.Close()
 		process.Kill()
@@ -152,10 +162,7 @@ func (m machine) serves(t testing.TB, source Location) Config {
 }
 
 // helped has a helper serve it, which ends with the test.
-func helped(t testing.TB, config Config) interface {
-	Kill(context.Context) error
-	Done() <-chan struct{}
-} {
+func helped(t testing.TB, config Config) *helper.Handle {
 	t.Helper()
 	h, err := Start(bounded(t), "", nil, config)
 	if err != nil {
@@ -170,6 +177,11 @@ func helped(t testing.TB, config Config) interface {
 		}
 	})
 	return h
+}
+
+func waitPhase(t testing.TB, config Config, phase string) {
+	t.Helper()
+	waitFor(t, "phase "+phase, func() bool { stats, err := Look(bounded(t), config.Dir); return err == nil && stats.Phase == phase })
 }
 
 func detail(t testing.TB, value any) json.RawMessage {
@@ -190,7 +202,10 @@ func TestRealRestoreIsAsFromTheFile(t *testing.T) {
 	helped(t, config)
 	must(t, m.load(t, s, "Uffd", "pager"))
 	m.finish(t, s)
-	waitFor(t, "the end", func() bool { stats, err := Look(bounded(t), config.Dir); return err == nil && stats.Phase == PhaseEnded })
+	waitFor(t, "the end", func() bool {
+		stats, err := Look(bounded(t), config.Dir)
+		return err == nil && stats.Phase == PhaseEnded
+	})
 	stats, err := Look(bounded(t), config.Dir)
 	if err != nil || stats.Copied < pageCount || stats.Faults != stats.Copied+stats.Present || stats.Zeroed > 0 || stats.Pages != memoryMiB<<8 || stats.Latency.Count() != stats.Faults {
 		t.Errorf("%+v, %v", stats, err)
@@ -199,4 +214,219 @@ func TestRealRestoreIsAsFromTheFile(t *testing.T) {
 		t.Errorf("a VM that has ended by itself was ended for a reason: %q, %v", why, err)
 	}
 	t.Logf("uffd_fault: p50 %s, p99 %s of %d", stats.Latency.Quantile(0.5), stats.Latency.Quantile(0.99), stats.Faults)
+}
+
+func TestRealSources(t *testing.T) {
+	s := takeSnapshot(t)
+	dir := t.TempDir()
+	memory, err := os.ReadFile(s.memory)
+	must(t, err)
+	chunks, err := os.Create(filepath.Join(dir, "chunks"))
+	must(t, err)
+	must(t, WriteChunks(t.Context(), chunks, bytes.NewReader(memory), int64(len(memory)), nil), chunks.Close())
+	below, above := filepath.Join(dir, "below"), filepath.Join(dir, "above")
+	writeHalves(t, memory, below, above)
+	for name, source := range map[string]Location{
+		"chunks": {Kind: SourceChunks, Path: chunks.Name()},
+		"diff":   {Kind: SourceDiff, Path: above, Over: &Location{Path: below}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := spawn(t)
+			helped(t, m.serves(t, source))
+			must(t, m.load(t, s, "Uffd", "pager"))
+			m.finish(t, s)
+		})
+	}
+}
+
+// writeHalves writes every other 64 KiB to above, and the rest, and what is wrong, to below.
+func writeHalves(t *testing.T, memory []byte, below, above string) {
+	t.Helper()
+	const piece = 64 << 10
+	wrong := bytes.Clone(memory)
+	f, err := os.Create(above)
+	must(t, err, f.Truncate(int64(len(memory))))
+	for at := 0; at < len(memory); at += 2 * piece {
+		_, err := f.WriteAt(memory[at:at+piece], int64(at))
+		must(t, err)
+		rand.NewChaCha8([32]byte{2}).Read(wrong[at : at+piece])
+	}
+	must(t, f.Close(), os.WriteFile(below, wrong, 0o600))
+}
+
+// TestRealPagerIsKilled in the middle, while a page is being read.
+func TestRealPagerIsKilled(t *testing.T) {
+	s, m := takeSnapshot(t), spawn(t)
+	stuck := filepath.Join(t.TempDir(), "stuck")
+	config := m.serves(t, Location{Kind: "broken", Path: s.memory, Detail: detail(t, brokenAfter{Hang: pageCount / 2, Tell: stuck})})
+	h := helped(t, config)
+	must(t, m.load(t, s, "Uffd", "pager"))
+	waitFor(t, "the middle", func() bool { _, err := os.Stat(stuck); return err == nil })
+	must(t, h.Kill(bounded(t)))
+	if m.console() != "" || !vmm.Runs(config.VMM) {
+		t.Fatalf("the guest says %q without its memory, lives: %t", m.console(), vmm.Runs(config.VMM))
+	}
+	config.Source = Location{Path: s.memory}
+	helped(t, config)
+	m.finish(t, s)
+	waitFor(t, "the end", func() bool {
+		stats, err := Look(bounded(t), config.Dir)
+		return err == nil && stats.Phase == PhaseEnded
+	})
+	stats, err := Look(bounded(t), config.Dir)
+	if err != nil || !stats.TookOver || stats.Copied < pageCount/2-100 || stats.Copied > pageCount/2+100 {
+		t.Errorf("%+v, %v", stats, err)
+	}
+}
+
+// TestRealPagersAreKilled whatever they do.
+func TestRealPagersAreKilled(t *testing.T) {
+	s, m := takeSnapshot(t), spawn(t)
+	config := m.serves(t, Location{Path: s.memory})
+	h := helped(t, config)
+	must(t, m.load(t, s, "Uffd", "pager"))
+	killed := 0
+	for ; killed < 20 && vmm.Runs(config.VMM); killed++ {
+		time.Sleep(time.Duration(rand.IntN(4000)) * time.Microsecond) // at any moment
+		must(t, h.Kill(bounded(t)))
+		next, err := Start(bounded(t), "", nil, config)
+		if errors.Is(err, vmm.ErrGone) || !vmm.Runs(config.VMM) {
+			break
+		}
+		must(t, err)
+		defer next.Close()
+		h = next
+	}
+	m.finish(t, s)
+	t.Logf("%d pagers were killed", killed)
+	if why, err := Reason(config.Dir, config.VMM); why != "" || err != nil || killed == 0 {
+		t.Errorf("reason %q, %v", why, err)
+	}
+}
+
+func TestRealSourceFails(t *testing.T) {
+	s, m := takeSnapshot(t), spawn(t)
+	config := m.serves(t, Location{Kind: "broken", Path: s.memory, Detail: detail(t, brokenAfter{Fail: pageCount / 2})})
+	helped(t, config)
+	must(t, m.load(t, s, "Uffd", "pager"))
+	expectReason(t, m, config, "the disk has a hole")
+	if m.console() != "" {
+		t.Errorf("the guest says %q of half its memory", m.console())
+	}
+}
+
+// expectReason waits for the VMM's end, and why.
+func expectReason(t *testing.T, m machine, config Config, want string) {
+	t.Helper()
+	if status, err := m.process.Wait(bounded(t)); err != nil || status.Signal == 0 {
+		t.Errorf("the VMM has ended with %+v, %v", status, err)
+	}
+	if why, err := Reason(config.Dir, config.VMM); err != nil || !strings.Contains(why, want) {
+		t.Errorf("it was ended because %q, %v, want %q", why, err, want)
+	}
+}
+
+// TestRealWatched is of a VM that ends with its pager.
+func TestRealWatched(t *testing.T) {
+	s := takeSnapshot(t)
+	for name, begin := range map[string]func(*testing.T, Config){
+		"by a helper": func(t *testing.T, config Config) {
+			h, err := StartWatch(bounded(t), "", nil, config.Dir, config.VMM)
+			must(t, err)
+			t.Cleanup(func() { h.Close() })
+		},
+		"by the driver": func(t *testing.T, config Config) {
+			watched := make(chan error, 1)
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			go func() { defer cancel(); watched <- Watch(ctx, config.Dir, config.VMM) }()
+			t.Cleanup(func() {
+				if err := <-watched; err != nil {
+					t.Error(err)
+				}
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := spawn(t)
+			stuck := filepath.Join(t.TempDir(), "stuck")
+			config := m.serves(t, Location{Kind: "broken", Path: s.memory, Detail: detail(t, brokenAfter{Hang: pageCount / 2, Tell: stuck})})
+			h := helped(t, config)
+			begin(t, config)
+			must(t, m.load(t, s, "Uffd", "pager"))
+			waitFor(t, "the middle", func() bool { _, err := os.Stat(stuck); return err == nil })
+			if !vmm.Runs(config.VMM) {
+				t.Error("it ends before its pager")
+			}
+			must(t, h.Kill(bounded(t)))
+			expectReason(t, m, config, "its pager has ended")
+		})
+	}
+}
+
+func TestRealPrefetch(t *testing.T) {
+	s, set := takeSnapshot(t), filepath.Join(t.TempDir(), "set")
+	m := spawn(t)
+	config := m.serves(t, Location{Path: s.memory})
+	config.Record = set
+	helped(t, config)
+	must(t, m.load(t, s, "Uffd", "pager"))
+	m.finish(t, s)
+	waitFor(t, "the end", func() bool {
+		stats, err := Look(bounded(t), config.Dir)
+		return err == nil && stats.Phase == PhaseEnded
+	})
+
+	again := spawn(t)
+	config = again.serves(t, Location{Path: s.memory})
+	config.WorkingSet = set
+	helped(t, config)
+	must(t, again.LoadSnapshot(bounded(t), api.SnapshotLoad{SnapshotPath: s.state, MemBackend: &api.MemBackend{BackendType: "Uffd", BackendPath: "pager"}}))
+	waitFor(t, "the working set", func() bool { stats, err := Look(bounded(t), config.Dir); return err == nil && stats.Prefetch > 0 })
+	before, err := Look(bounded(t), config.Dir)
+	must(t, err, again.PatchVM(bounded(t), api.VMResumed))
+	again.finish(t, s)
+	waitFor(t, "the end", func() bool {
+		stats, err := Look(bounded(t), config.Dir)
+		return err == nil && stats.Phase == PhaseEnded
+	})
+	after, err := Look(bounded(t), config.Dir)
+	if err != nil || before.Prefetched < pageCount || after.Faults > 100 || after.Copied+after.Prefetched < pageCount {
+		t.Errorf("before %+v\nafter %+v, %v", before, after, err)
+	}
+	t.Logf("%d pages prefetched in %s, %d faults", before.Prefetched, before.Prefetch, after.Faults)
+}
+
+// TestRealJailed is of a VMM of another user, in a root of its own.
+func TestRealJailed(t *testing.T) {
+	const user = 61234
+	s, p, dir := takeSnapshot(t), ring.Real(t), t.TempDir()
+	must(t, os.Chmod(s.state, 0o444))
+	l := jail.Layout{Base: filepath.Join(dir, "jails"), Exec: p.Firecracker, ID: "test"}
+	must(t, l.Build(t.Context(), jail.Files{Shared: map[string]string{"state": s.state}, Log: "log", UID: user, GID: user}))
+	console, err := os.Create(filepath.Join(dir, "console"))
+	must(t, err)
+	defer console.Close()
+	c := l.Command(p.Jailer, user, user, 1<<30, "--api-sock", "api.sock", "--log-path", "log")
+	c.Stdout = console
+	m := started(t, dir, l.Root(), c)
+	config := m.serves(t, Location{Path: s.memory})
+	config.Root, config.UID, config.GID = l.Root(), user, user
+	s.state = "img/state"
+	h := helped(t, config)
+	// Another process of the host's is not served, whoever it is, and the VMM is all the same.
+	other, err := jail.Dial(bounded(t), l.Root(), "pager", user)
+	must(t, err)
+	if n, err := other.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("another process gets %d bytes, %v", n, err)
+	}
+	must(t, other.Close())
+	must(t, m.LoadSnapshot(bounded(t), api.SnapshotLoad{SnapshotPath: s.state, MemBackend: &api.MemBackend{BackendType: "Uffd", BackendPath: "pager"}}))
+	waitFor(t, "the handshake", func() bool {
+		stats, err := Look(bounded(t), config.Dir)
+		return err == nil && stats.Phase == PhaseServing
+	})
+	must(t, h.Kill(bounded(t)))
+	helped(t, config)
+	must(t, m.PatchVM(bounded(t), api.VMResumed))
+	m.finish(t, s)
 }

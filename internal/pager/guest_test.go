@@ -1,0 +1,357 @@
+//go:build linux
+
+package pager
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
+	"github.com/tangle-network/microvm-runtime/internal/vmm"
+)
+
+// guestVariable makes a test program a process whose memory is served, as a VMM's is: it does what it is told by its standard input, and says what it sees.
+const guestVariable = "MICROVM_TEST_PAGER_GUEST"
+
+// Features of a userfaultfd that no VMM asks for.
+const (
+	eventFork  = 1 << 1
+	eventUnmap = 1 << 6
+)
+
+// guestSpec is the variable's value.
+type guestSpec struct {
+	Socket   string
+	Size     int
+	Text     string // Sent instead of the truth. Optional.
+	Plain    bool   // Sends a descriptor that is no userfaultfd.
+	Twice    bool   // Sends two descriptors.
+	None     bool   // Sends none.
+	Features uint64 // Of the userfaultfd, beside removal.
+	Outside  int    // Bytes that are registered beside what is said.
+}
+
+// beGuest returns what to exit with.
+func beGuest(text string) int {
+	debug.SetGCPercent(-1) // nothing but orders stops the world while memory is missing
+	var spec guestSpec
+	err := json.Unmarshal([]byte(text), &spec)
+	if err == nil {
+		err = spec.run()
+	}
+	if err != nil {
+		fmt.Println("error:", err)
+		return 1
+	}
+	return 0
+}
+
+func (g guestSpec) run() error {
+	memory, err := unix.Mmap(-1, 0, g.Size+g.Outside, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return err
+	}
+	base := uint64(uintptr(unsafe.Pointer(&memory[0])))
+	uffd, err := register(base, uint64(len(memory)), g.Features)
+	if err != nil {
+		return err
+	}
+	if err := g.shake(base, uffd); err != nil {
+		return err
+	}
+	fmt.Println("ok")
+	orders := bufio.NewScanner(os.Stdin)
+	for orders.Scan() {
+		var do string
+		var at, length int
+		fmt.Sscan(orders.Text(), &do, &at, &length)
+		switch do {
+		case "read":
+			fmt.Printf("%x\n", memory[at:at+8])
+		case "write":
+			memory[at] = byte(length)
+			fmt.Println("ok")
+		case "drop":
+			fmt.Println(unix.Madvise(memory[at:at+length], unix.MADV_DONTNEED))
+		case "fork":
+			if child, _, _ := unix.RawSyscall(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0); child == 0 {
+				unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+			}
+		case "unmap":
+			fmt.Println(unix.Munmap(memory))
+		}
+	}
+	return nil
+}
+
+// register makes a userfaultfd as Firecracker's is.
+func register(base, size, features uint64) (int, error) {
+	const requestAPI, requestRegister, eventRemove, missing = 0xc018aa3f, 0xc020aa00, 1 << 3, 1
+	fd, _, errno := unix.Syscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC|unix.O_NONBLOCK, 0, 0)
+	if errno != 0 {
+		return -1, errno
+	}
+	api := [3]uint64{0xaa, eventRemove | features, 0}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, requestAPI, uintptr(unsafe.Pointer(&api))); errno != 0 {
+		return -1, errno
+	}
+	argument := [4]uint64{base, size, missing, 0}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, requestRegister, uintptr(unsafe.Pointer(&argument))); errno != 0 {
+		return -1, errno
+	}
+	return int(fd), nil
+}
+
+func (g guestSpec) shake(base uint64, uffd int) error {
+	conn, err := net.Dial("unix", g.Socket)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	text := fmt.Sprintf(`[{"base_host_virt_addr":%d,"size":%d,"offset":0,"page_size":4096}]`, base, g.Size)
+	if g.Text != "" {
+		text = g.Text
+	}
+	fds := []int{uffd}
+	switch {
+	case g.Plain:
+		fds = []int{0}
+	case g.Twice:
+		fds = append(fds, uffd)
+	case g.None:
+		fds = nil
+	}
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	_, _, err = conn.(*net.UnixConn).WriteMsgUnix([]byte(text), rights, nil)
+	return err
+}
+
+// guest is such a process.
+type guest struct {
+	t       *testing.T
+	process *vmm.Process
+	orders  *os.File
+	words   *bufio.Reader
+	config  Config
+}
+
+// newGuest starts one, which has not connected: it waits until it is released.
+func newGuest(t *testing.T, source Location, spec guestSpec) *guest {
+	t.Helper()
+	ring.Host(t)
+	root := t.TempDir()
+	spec.Socket = filepath.Join(root, "pager")
+	value, err := json.Marshal(spec)
+	must(t, err)
+	// A shell that becomes the program: vmm.Command gives no standard input.
+	in, out := filepath.Join(root, "in"), filepath.Join(root, "out")
+	must(t, unix.Mkfifo(in, 0o600), unix.Mkfifo(out, 0o600))
+	self, err := os.Executable()
+	must(t, err)
+	script := fmt.Sprintf("exec < %s > %s; read line; exec %s", in, out, self)
+	process, err := vmm.Start(vmm.Command{Path: "/bin/sh", Args: []string{"-c", script}, Env: []string{guestVariable + "=" + string(value)}})
+	must(t, err)
+	g := &guest{t: t, process: process}
+	g.orders, err = os.OpenFile(in, os.O_RDWR, 0)
+	must(t, err)
+	words, err := os.OpenFile(out, os.O_RDWR, 0)
+	must(t, err)
+	g.words = bufio.NewReader(words)
+	t.Cleanup(func() {
+		process.Kill()
+		process.Wait(context.Background())
+		process.Close()
+		g.orders.Close()
+		words.Close()
+	})
+	g.config = Config{Dir: t.TempDir(), VMM: process.Identity(), Root: root, Socket: "pager", Source: source}
+	return g
+}
+
+// connect has it connect to its pager.
+func (g *guest) connect() {
+	g.t.Helper()
+	g.tell("go")
+	g.expect("ok")
+}
+
+func (g *guest) tell(order string, numbers ...any) {
+	g.t.Helper()
+	if _, err := fmt.Fprintln(g.orders, append([]any{order}, numbers...)...); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+func (g *guest) expect(want string) {
+	g.t.Helper()
+	said := make(chan string, 1)
+	go func() {
+		line, _ := g.words.ReadString('\n')
+		said <- strings.TrimSpace(line)
+	}()
+	select {
+	case line := <-said:
+		if line != want {
+			g.t.Fatalf("it says %q, want %q", line, want)
+		}
+	case <-bounded(g.t).Done():
+		g.t.Fatalf("it says nothing, want %q", want)
+	}
+}
+
+// memoryFile writes a file each page of which begins with its number, from 1, in hexadecimal digits.
+func memoryFile(t testing.TB, pages int) string {
+	t.Helper()
+	content := make([]byte, pages*4096)
+	for n := range pages {
+		copy(content[n*4096:], fmt.Sprintf("%08x", n+1))
+	}
+	path := filepath.Join(t.TempDir(), "memory")
+	must(t, os.WriteFile(path, content, 0o600))
+	return path
+}
+
+func pageText(n int) string { return fmt.Sprintf("%x", fmt.Sprintf("%08x", n+1)) }
+
+const zeroText = "0000000000000000"
+
+func TestHostWhatIsGivenUpIsZero(t *testing.T) {
+	g := newGuest(t, Location{Path: memoryFile(t, 64)}, guestSpec{Size: 64 * 4096})
+	h := helped(t, g.config)
+	g.connect()
+	for _, n := range []int{0, 63, 7} {
+		g.tell("read", n*4096)
+		g.expect(pageText(n))
+	}
+	g.tell("write", 7*4096, 9)
+	g.expect("ok")
+	g.tell("drop", 6*4096, 2*4096) // one that is there, and one that never was
+	g.expect("<nil>")
+	for n, want := range map[int]string{5: pageText(5), 6: zeroText, 7: zeroText, 8: pageText(8)} {
+		g.tell("read", n*4096)
+		g.expect(want)
+	}
+	g.tell("drop", 10*4096, 4096)
+	g.expect("<nil>")
+	must(t, h.Kill(bounded(t)))
+	g.tell("drop", 11*4096, 4096) // while there is no pager: it waits for the next one
+	helped(t, g.config)
+	g.expect("<nil>")
+	for n, want := range map[int]string{9: pageText(9), 10: zeroText, 11: zeroText, 12: pageText(12), 5: pageText(5)} {
+		g.tell("read", n*4096)
+		g.expect(want)
+	}
+	stats, err := Look(bounded(t), g.config.Dir)
+	if err != nil || stats.Zeroed != 2 || stats.Removed != 1 || !stats.TookOver {
+		t.Errorf("%+v, %v", stats, err)
+	}
+}
+
+// TestHostPrefetchLeavesWhatIsGivenUp while it copies the same pages.
+func TestHostPrefetchLeavesWhatIsGivenUp(t *testing.T) {
+	const pages = 4096
+	set := filepath.Join(t.TempDir(), "set")
+	order := make([]uint32, pages)
+	for n := range order {
+		order[n] = uint32(n)
+	}
+	must(t, writeSet(set, 4096, order))
+	g := newGuest(t, Location{Path: memoryFile(t, pages)}, guestSpec{Size: pages * 4096})
+	g.config.WorkingSet = set
+	helped(t, g.config)
+	g.connect()
+	for n := 0; n < pages; n += 16 {
+		g.tell("drop", n*4096, 8*4096)
+		g.expect("<nil>")
+		g.tell("read", n*4096)
+		g.expect(zeroText)
+	}
+	waitFor(t, "the working set", func() bool { stats, err := Look(bounded(t), g.config.Dir); return err == nil && stats.Prefetch > 0 })
+	for n := 0; n < pages; n += 16 {
+		for _, zero := range []int{0, 1, 7} {
+			g.tell("read", (n+zero)*4096)
+			g.expect(zeroText)
+		}
+		for _, kept := range []int{8, 15} {
+			g.tell("read", (n+kept)*4096)
+			g.expect(pageText(n + kept))
+		}
+	}
+}
+
+func TestHostHostileHandshakesEndTheVM(t *testing.T) {
+	source := Location{Path: memoryFile(t, 64)}
+	for name, c := range map[string]struct {
+		spec guestSpec
+		want string
+	}{
+		"garbage":           {guestSpec{Text: "]["}, "handshake is refused"},
+		"beyond the memory": {guestSpec{Text: `[{"base_host_virt_addr":4096,"size":1048576,"offset":0,"page_size":4096}]`}, "beyond the memory"},
+		"no userfaultfd":    {guestSpec{Plain: true}, "no userfaultfd"},
+		"two descriptors":   {guestSpec{Twice: true}, "more than one descriptor"},
+		"no descriptor":     {guestSpec{None: true}, "no descriptor"},
+		"fault outside":     {guestSpec{Outside: 4096}, "not in the VM's memory"},
+		"given up outside":  {guestSpec{Outside: 8192}, "which are not in the VM's memory"},
+		"unmapped":          {guestSpec{Features: 1 << 6}, "that no VMM has cause for"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.spec.Size = 64 * 4096
+			g := newGuest(t, source, c.spec)
+			h := helped(t, g.config)
+			g.tell("go")
+			switch {
+			case c.spec.Outside == 4096:
+				g.tell("read", 64*4096)
+			case c.spec.Outside > 4096:
+				g.tell("drop", 64*4096, 4096)
+			case c.spec.Features == eventUnmap:
+				g.tell("unmap")
+			case c.spec.Features == eventFork:
+				g.tell("fork")
+			}
+			if _, err := g.process.Wait(bounded(t)); err != nil {
+				t.Fatal(err)
+			}
+			if why, err := Reason(g.config.Dir, g.config.VMM); err != nil || !strings.Contains(why, c.want) {
+				t.Errorf("it was ended because %q, %v, want %q", why, err, c.want)
+			}
+			waitPhase(t, g.config, PhaseEnded)
+			if held, err := faultDescriptors(h.PID()); err != nil || len(held) > 1 {
+				t.Errorf("the pager has the descriptors %v, %v", held, err)
+			}
+		})
+	}
+}
+
+// TestHostPagerIsKilledTooEarly to know where the memory is.
+func TestHostPagerIsKilledTooEarly(t *testing.T) {
+	g := newGuest(t, Location{Path: memoryFile(t, 64)}, guestSpec{Size: 64 * 4096})
+	h := helped(t, g.config)
+	must(t, h.Kill(bounded(t)))
+	again := helped(t, g.config) // before it has connected that is no harm
+	g.connect()
+	g.tell("read", 0)
+	g.expect(pageText(0))
+	must(t, again.Kill(bounded(t)), os.Remove(recordPath(g.config.Dir)))
+	helped(t, g.config)
+	if _, err := g.process.Wait(bounded(t)); err != nil {
+		t.Fatal(err)
+	}
+	if why, err := Reason(g.config.Dir, g.config.VMM); err != nil || !strings.Contains(why, "before it wrote down where the memory is") {
+		t.Errorf("it was ended because %q, %v", why, err)
+	}
+}
