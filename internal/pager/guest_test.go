@@ -247,6 +247,7 @@ func TestHostWhatIsGivenUpIsZero(t *testing.T) {
 	}
 	g.tell("drop", 10*4096, 4096)
 	g.expect("<nil>")
+	waitFor(t, "its note", func() bool { stats, err := Look(bounded(t), g.config.Dir); return err == nil && stats.Removed == 3 })
 	must(t, h.Kill(bounded(t)))
 	g.tell("drop", 11*4096, 4096) // while there is no pager: it waits for the next one
 	helped(t, g.config)

@@ -103,3 +103,27 @@ func TestReceiveRefusesAndKeepsNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestReceiveOfManyMessages(t *testing.T) {
+	conn, other := pair(t)
+	sent := make(chan int, 1)
+	go func() {
+		n := 0
+		for ; n < 10*maxMessages && unix.Sendmsg(other, []byte("["), nil, nil, unix.MSG_NOSIGNAL) == nil; n++ {
+			for { // until it was read: the next one would be joined to it
+				if waiting, err := unix.IoctlGetInt(other, unix.SIOCOUTQ); err != nil || waiting == 0 {
+					break
+				}
+			}
+		}
+		sent <- n
+	}()
+	_, _, err := receive(conn, patience)
+	if !errors.Is(err, errHandshake) || !strings.Contains(err.Error(), "not whole") {
+		t.Error(err)
+	}
+	conn.Close()
+	if n := <-sent; n < maxMessages {
+		t.Errorf("%d messages were enough", n)
+	}
+}

@@ -77,14 +77,14 @@ type Pager struct {
 }
 
 // Serve listens for the VMM, or goes on where a pager before has ended, and returns at once. vmm.ErrGone says that there is no such VMM.
-func Serve(config Config) (p *Pager, err error) {
+func Serve(config Config) (_ *Pager, err error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
-	p = &Pager{config: config, log: config.Log, uffd: -1, phase: PhaseWaiting, halting: make(chan struct{}), ended: make(chan struct{})}
+	p := &Pager{config: config, log: config.Log, uffd: -1, phase: PhaseWaiting, halting: make(chan struct{}), ended: make(chan struct{})}
 	p.recording.on = config.Record != ""
 	defer func() {
 		if err != nil {

@@ -63,14 +63,4 @@ func (r *removed) has(offset uint64) bool {
 	return r.words[n/64].Load()&(1<<(n%64)) != 0
 }
 
-// any says whether one of several pages is removed.
-func (r *removed) any(offset, length uint64) bool {
-	for end := offset + length; offset < end; offset += r.pageSize {
-		if r.has(offset) {
-			return true
-		}
-	}
-	return false
-}
-
 func (r *removed) close() error { return unix.Unmap(r.memory) }
