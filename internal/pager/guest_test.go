@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"testing"
 	"unsafe"
@@ -40,6 +41,7 @@ type guestSpec struct {
 	None     bool   // Sends none.
 	Features uint64 // Of the userfaultfd, beside removal.
 	Outside  int    // Bytes that are registered beside what is said.
+	Huge     bool   // Its memory is of huge pages.
 }
 
 // beGuest returns what to exit with.
@@ -58,7 +60,11 @@ func beGuest(text string) int {
 }
 
 func (g guestSpec) run() error {
-	memory, err := unix.Mmap(-1, 0, g.Size+g.Outside, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	flags := unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
+	if g.Huge {
+		flags |= unix.MAP_HUGETLB | unix.MAP_HUGE_2MB
+	}
+	memory, err := unix.Mmap(-1, 0, g.Size+g.Outside, unix.PROT_READ|unix.PROT_WRITE, flags)
 	if err != nil {
 		return err
 	}
@@ -84,6 +90,8 @@ func (g guestSpec) run() error {
 			fmt.Println("ok")
 		case "drop":
 			fmt.Println(unix.Madvise(memory[at:at+length], unix.MADV_DONTNEED))
+		case "storm":
+			fmt.Println(storm(memory, at))
 		case "fork":
 			if child, _, _ := unix.RawSyscall(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0); child == 0 {
 				unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
@@ -93,6 +101,30 @@ func (g guestSpec) run() error {
 		}
 	}
 	return nil
+}
+
+// storm gives pages up and reads them, and reads others meanwhile, half of each. It returns what is not as it has to be.
+func storm(memory []byte, pages int) error {
+	kept := make(chan error, 1)
+	go func() {
+		for n := pages / 2; n < pages; n++ {
+			if got, want := string(memory[n*4096:n*4096+8]), fmt.Sprintf("%08x", n+1); got != want {
+				kept <- fmt.Errorf("page %d begins with %q, want %q", n, got, want)
+				return
+			}
+		}
+		kept <- nil
+	}()
+	for n := range pages / 2 {
+		page := memory[n*4096 : n*4096+4096]
+		if err := unix.Madvise(page, unix.MADV_DONTNEED); err != nil {
+			return err
+		}
+		if !isZero(page) {
+			return fmt.Errorf("page %d was given up and begins with %q", n, page[:8])
+		}
+	}
+	return <-kept
 }
 
 // register makes a userfaultfd as Firecracker's is.
@@ -119,7 +151,11 @@ func (g guestSpec) shake(base uint64, uffd int) error {
 		return err
 	}
 	defer conn.Close()
-	text := fmt.Sprintf(`[{"base_host_virt_addr":%d,"size":%d,"offset":0,"page_size":4096}]`, base, g.Size)
+	pageSize := 4096
+	if g.Huge {
+		pageSize = hugePage
+	}
+	text := fmt.Sprintf(`[{"base_host_virt_addr":%d,"size":%d,"offset":0,"page_size":%d}]`, base, g.Size, pageSize)
 	if g.Text != "" {
 		text = g.Text
 	}
@@ -294,6 +330,34 @@ func TestHostPrefetchLeavesWhatIsGivenUp(t *testing.T) {
 	}
 }
 
+// TestHostStorm has events, faults and a working set at the same time, of a quick source and of a slow one.
+func TestHostStorm(t *testing.T) {
+	const pages = 8192
+	set, path := filepath.Join(t.TempDir(), "set"), memoryFile(t, pages)
+	order := make([]uint32, pages)
+	for n := range order {
+		order[n] = uint32(n ^ 0x1000)
+	}
+	must(t, writeSet(set, 4096, order))
+	memory, err := os.ReadFile(path)
+	must(t, err)
+	for name, source := range map[string]Location{"quick": {Path: path}, "slow": {Kind: SourceChunks, Path: write(t, chunkFile(t, memory, 0))}} {
+		for _, set := range []string{"", set} {
+			g := newGuest(t, source, guestSpec{Size: pages * 4096})
+			g.config.WorkingSet = set
+			helped(t, g.config)
+			g.connect()
+			g.tell("storm", pages)
+			g.expect("<nil>")
+			stats, err := Look(bounded(t), g.config.Dir)
+			if err != nil || stats.Removed != pages/2 {
+				t.Errorf("%s: %+v, %v", name, stats, err)
+			}
+			t.Logf("%s: %d faults, p50 %s, p99 %s, %d prefetched, %d deferred", name, stats.Faults, stats.Latency.Quantile(0.5), stats.Latency.Quantile(0.99), stats.Prefetched, stats.Deferred)
+		}
+	}
+}
+
 func TestHostHostileHandshakesEndTheVM(t *testing.T) {
 	source := Location{Path: memoryFile(t, 64)}
 	for name, c := range map[string]struct {
@@ -335,6 +399,49 @@ func TestHostHostileHandshakesEndTheVM(t *testing.T) {
 				t.Errorf("the pager has the descriptors %v, %v", held, err)
 			}
 		})
+	}
+}
+
+// reserveHuge has the host reserve huge pages until the test ends.
+func reserveHuge(t *testing.T, pages int) {
+	t.Helper()
+	ring.Host(t)
+	const path = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+	text, err := os.ReadFile(path)
+	must(t, err)
+	before, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	must(t, err, os.WriteFile(path, []byte(strconv.Itoa(before+pages)), 0))
+	t.Cleanup(func() { must(t, os.WriteFile(path, []byte(strconv.Itoa(before)), 0)) })
+	text, err = os.ReadFile(path)
+	must(t, err)
+	if now, err := strconv.Atoi(strings.TrimSpace(string(text))); err != nil || now < before+pages {
+		t.Skipf("the host has no %d huge pages to spare: %d, before it were %d, %v", pages, now, before, err)
+	}
+}
+
+func TestHostHugePages(t *testing.T) {
+	const pages, small = 4, hugePage / 4096
+	reserveHuge(t, pages)
+	set := filepath.Join(t.TempDir(), "set")
+	must(t, writeSet(set, hugePage, []uint32{2}))
+	g := newGuest(t, Location{Path: memoryFile(t, pages*small)}, guestSpec{Size: pages * hugePage, Huge: true})
+	g.config.WorkingSet = set
+	helped(t, g.config)
+	g.connect()
+	waitFor(t, "the working set", func() bool { stats, err := Look(bounded(t), g.config.Dir); return err == nil && stats.Prefetch > 0 })
+	for _, n := range []int{0, small - 1, 2 * small, 3*small + 7} {
+		g.tell("read", n*4096)
+		g.expect(pageText(n))
+	}
+	g.tell("drop", 0, 2*hugePage) // one that is there, and one that never was
+	g.expect("<nil>")
+	for n, want := range map[int]string{0: zeroText, 2*small - 1: zeroText, 2 * small: pageText(2 * small)} {
+		g.tell("read", n*4096)
+		g.expect(want)
+	}
+	stats, err := Look(bounded(t), g.config.Dir)
+	if err != nil || stats.PageSize != hugePage || stats.Pages != pages || stats.Copied != 2 || stats.Prefetched != 1 || stats.Removed != 2 || stats.Zeroed != 2 {
+		t.Errorf("%+v, %v", stats, err)
 	}
 }
 

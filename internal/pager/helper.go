@@ -71,7 +71,8 @@ func needed(session *helper.Session) bool {
 	return json.Unmarshal(session.Config(), &config) == nil && vmm.Runs(config.VMM)
 }
 
-// Start sees to it that a pager serves the VMM: one that lives, or a new one, which takes over from one that has been killed. Path and leaf are as of helper.Spec.
+// Start sees to it that a pager serves the VMM: one that lives, or a new one, which takes over from one that has been killed. It must be there before
+// the VMM is told to load the snapshot. With an error the VMM is as it was: one whose memory was served before stands still. Path and leaf are as of helper.Spec.
 func Start(ctx context.Context, path string, leaf func() (*cgroup.Leaf, error), config Config) (*helper.Handle, error) {
 	if err := config.check(); err != nil {
 		return nil, err

@@ -132,8 +132,12 @@ func (p *Pager) begin() error {
 	if err := clean(p.config.Dir); err != nil { // of another VMM
 		return err
 	}
-	if held, err := faultDescriptors(p.config.VMM.PID); err != nil || len(held) > 0 {
-		p.fail(errors.Join(errors.New("the pager before has ended before it wrote down where the memory is"), err))
+	held, err := faultDescriptors(p.config.VMM.PID)
+	if err != nil {
+		return err
+	}
+	if len(held) > 0 {
+		p.fail(errors.New("the pager before has ended before it wrote down where the memory is"))
 		return nil
 	}
 	if p.listener, err = listen(p.config.Root, p.config.Socket, p.config.UID, p.config.GID); err != nil {
@@ -196,10 +200,8 @@ func (p *Pager) serve(t table, uffd int, bits *removed, tookOver bool) {
 // fail ends the VM. The first failure is written down before that.
 func (p *Pager) fail(err error) {
 	p.once.Do(func() {
-		select {
-		case <-p.vmm.Done(): // its end is not ours, and what it was told meanwhile no failure
+		if !vmm.Runs(p.config.VMM) { // its end is not ours, and what it says meanwhile no failure
 			return
-		default:
 		}
 		p.log.Error("the VM ends", "reason", err)
 		p.mu.Lock()
