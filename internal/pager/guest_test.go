@@ -6,14 +6,18 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -199,7 +203,7 @@ func newGuest(t *testing.T, source Location, spec guestSpec) *guest {
 	self, err := os.Executable()
 	must(t, err)
 	script := fmt.Sprintf("exec < %s > %s; read line; exec %s", in, out, self)
-	process, err := vmm.Start(vmm.Command{Path: "/bin/sh", Args: []string{"-c", script}, Env: []string{guestVariable + "=" + string(value)}})
+	process, err := vmm.Start(vmm.Command{Path: "/bin/sh", Args: []string{"-c", script}, Env: []string{guestVariable + "=" + string(value), "GODEBUG=asyncpreemptoff=1"}}) // no signal has a thread that waits ask again
 	must(t, err)
 	g := &guest{t: t, process: process}
 	g.orders, err = os.OpenFile(in, os.O_RDWR, 0)
@@ -330,6 +334,48 @@ func TestHostPrefetchLeavesWhatIsGivenUp(t *testing.T) {
 	}
 }
 
+func TestHostRecording(t *testing.T) {
+	set, want := filepath.Join(t.TempDir(), "set"), []uint32{3, 1, 60}
+	g := newGuest(t, Location{Path: memoryFile(t, 64)}, guestSpec{Size: 64 * 4096})
+	g.config.Record = set
+	helped(t, g.config)
+	g.connect()
+	read := func(pages ...uint32) {
+		for _, n := range pages {
+			g.tell("read", n*4096)
+			g.expect(pageText(int(n)))
+		}
+	}
+	read(want...)
+	read(want[0]) // which is there
+	must(t, FinishRecording(bounded(t), g.config.Dir))
+	read(7)
+	must(t, FinishRecording(bounded(t), g.config.Dir), g.process.Kill())
+	waitPhase(t, g.config, PhaseEnded)
+	if got, err := readSet(set, 4096); err != nil || !slices.Equal(got, want) {
+		t.Errorf("%d, %v, want %d", got, err, want)
+	}
+}
+
+func TestHostAWorkingSetIsNotNeeded(t *testing.T) {
+	beyond := filepath.Join(t.TempDir(), "set")
+	must(t, writeSet(beyond, 4096, []uint32{1000, 5}))
+	for path, prefetched := range map[string]uint64{"/nowhere": 0, beyond: 1} {
+		g := newGuest(t, Location{Path: memoryFile(t, 64)}, guestSpec{Size: 64 * 4096})
+		g.config.WorkingSet = path
+		helped(t, g.config)
+		g.connect()
+		for _, n := range []int{5, 6} {
+			g.tell("read", n*4096)
+			g.expect(pageText(n))
+		}
+		waitFor(t, path, func() bool {
+			stats, err := Look(bounded(t), g.config.Dir)
+			return err == nil && stats.Copied+stats.Prefetched == 2 && stats.Prefetched <= prefetched
+		})
+	}
+}
+
 // TestHostStorm has events, faults and a working set at the same time, of a quick source and of a slow one.
 func TestHostStorm(t *testing.T) {
 	const pages = 8192
@@ -371,7 +417,8 @@ func TestHostHostileHandshakesEndTheVM(t *testing.T) {
 		"no descriptor":     {guestSpec{None: true}, "no descriptor"},
 		"fault outside":     {guestSpec{Outside: 4096}, "not in the VM's memory"},
 		"given up outside":  {guestSpec{Outside: 8192}, "which are not in the VM's memory"},
-		"unmapped":          {guestSpec{Features: 1 << 6}, "that no VMM has cause for"},
+		"unmapped":          {guestSpec{Features: eventUnmap}, "that no VMM has cause for"},
+		"forked":            {guestSpec{Features: eventFork}, "that no VMM has cause for"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.spec.Size = 64 * 4096
@@ -395,7 +442,8 @@ func TestHostHostileHandshakesEndTheVM(t *testing.T) {
 				t.Errorf("it was ended because %q, %v, want %q", why, err, c.want)
 			}
 			waitPhase(t, g.config, PhaseEnded)
-			if held, err := faultDescriptors(h.PID()); err != nil || len(held) > 1 {
+			held, err := faultDescriptors(h.PID())
+			if err != nil || len(held) > 1 {
 				t.Errorf("the pager has the descriptors %v, %v", held, err)
 			}
 		})
@@ -443,6 +491,21 @@ func TestHostHugePages(t *testing.T) {
 	if err != nil || stats.PageSize != hugePage || stats.Pages != pages || stats.Copied != 2 || stats.Prefetched != 1 || stats.Removed != 2 || stats.Zeroed != 2 {
 		t.Errorf("%+v, %v", stats, err)
 	}
+}
+
+// TestHostAnotherProcessIsNotServed though it is of the same user, and the VMM is all the same.
+func TestHostAnotherProcessIsNotServed(t *testing.T) {
+	g := newGuest(t, Location{Path: memoryFile(t, 64)}, guestSpec{Size: 64 * 4096})
+	helped(t, g.config)
+	other, err := net.Dial("unix", filepath.Join(g.config.Root, g.config.Socket))
+	must(t, err, other.SetDeadline(time.Now().Add(patience)))
+	if n, err := other.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("another process gets %d bytes, %v", n, err)
+	}
+	must(t, other.Close())
+	g.connect()
+	g.tell("read", 0)
+	g.expect(pageText(0))
 }
 
 // TestHostPagerIsKilledTooEarly to know where the memory is.

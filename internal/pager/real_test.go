@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -201,13 +202,13 @@ func TestRealRestoreIsAsFromTheFile(t *testing.T) {
 
 	m := spawn(t)
 	config := m.serves(t, Location{Path: s.memory})
-	helped(t, config)
+	h := helped(t, config)
 	must(t, m.load(t, s, "Uffd", "pager"))
 	m.finish(t, s)
-	waitFor(t, "the end", func() bool {
-		stats, err := Look(bounded(t), config.Dir)
-		return err == nil && stats.Phase == PhaseEnded
-	})
+	waitPhase(t, config, PhaseEnded)
+	if own := ownMemory(t, h.PID()); own > memoryMiB<<10/2 {
+		t.Errorf("the pager has %d KiB for a memory of %d MiB", own, memoryMiB)
+	}
 	stats, err := Look(bounded(t), config.Dir)
 	if err != nil || stats.Copied < pageCount || stats.Faults != stats.Copied+stats.Present || stats.Zeroed > 0 || stats.Pages != memoryMiB<<8 || stats.Latency.Count() != stats.Faults {
 		t.Errorf("%+v, %v", stats, err)
@@ -216,6 +217,19 @@ func TestRealRestoreIsAsFromTheFile(t *testing.T) {
 		t.Errorf("a VM that has ended by itself was ended for a reason: %q, %v", why, err)
 	}
 	t.Logf("uffd_fault: p50 %s, p99 %s of %d", stats.Latency.Quantile(0.5), stats.Latency.Quantile(0.99), stats.Faults)
+}
+
+// ownMemory returns how many KiB a process has for itself.
+func ownMemory(t *testing.T, pid int) (kib int) {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	must(t, err)
+	_, rest, _ := strings.Cut(string(text), "RssAnon:")
+	if _, err := fmt.Sscan(rest, &kib); err != nil || kib == 0 {
+		t.Fatalf("%d KiB, %v", kib, err)
+	}
+	t.Logf("the pager has %d KiB", kib)
+	return kib
 }
 
 func TestRealSources(t *testing.T) {
@@ -271,10 +285,7 @@ func TestRealPagerIsKilled(t *testing.T) {
 	config.Source = Location{Path: s.memory}
 	helped(t, config)
 	m.finish(t, s)
-	waitFor(t, "the end", func() bool {
-		stats, err := Look(bounded(t), config.Dir)
-		return err == nil && stats.Phase == PhaseEnded
-	})
+	waitPhase(t, config, PhaseEnded)
 	stats, err := Look(bounded(t), config.Dir)
 	if err != nil || !stats.TookOver || stats.Copied < pageCount/2-100 || stats.Copied > pageCount/2+100 {
 		t.Errorf("%+v, %v", stats, err)
@@ -373,10 +384,7 @@ func TestRealPrefetch(t *testing.T) {
 	helped(t, config)
 	must(t, m.load(t, s, "Uffd", "pager"))
 	m.finish(t, s)
-	waitFor(t, "the end", func() bool {
-		stats, err := Look(bounded(t), config.Dir)
-		return err == nil && stats.Phase == PhaseEnded
-	})
+	waitPhase(t, config, PhaseEnded)
 
 	again := spawn(t)
 	config = again.serves(t, Location{Path: s.memory})
@@ -387,10 +395,7 @@ func TestRealPrefetch(t *testing.T) {
 	before, err := Look(bounded(t), config.Dir)
 	must(t, err, again.PatchVM(bounded(t), api.VMResumed))
 	again.finish(t, s)
-	waitFor(t, "the end", func() bool {
-		stats, err := Look(bounded(t), config.Dir)
-		return err == nil && stats.Phase == PhaseEnded
-	})
+	waitPhase(t, config, PhaseEnded)
 	after, err := Look(bounded(t), config.Dir)
 	if err != nil || before.Prefetched < pageCount || after.Faults > 100 || after.Copied+after.Prefetched < pageCount {
 		t.Errorf("before %+v\nafter %+v, %v", before, after, err)
@@ -423,10 +428,7 @@ func TestRealJailed(t *testing.T) {
 	}
 	must(t, other.Close())
 	must(t, m.LoadSnapshot(bounded(t), api.SnapshotLoad{SnapshotPath: s.state, MemBackend: &api.MemBackend{BackendType: "Uffd", BackendPath: "pager"}}))
-	waitFor(t, "the handshake", func() bool {
-		stats, err := Look(bounded(t), config.Dir)
-		return err == nil && stats.Phase == PhaseServing
-	})
+	waitPhase(t, config, PhaseServing)
 	must(t, h.Kill(bounded(t)))
 	helped(t, config)
 	must(t, m.PatchVM(bounded(t), api.VMResumed))
