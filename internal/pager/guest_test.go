@@ -269,6 +269,19 @@ func pageText(n int) string { return fmt.Sprintf("%x", fmt.Sprintf("%08x", n+1))
 
 const zeroText = "0000000000000000"
 
+// expectStats waits for Stats: a page is counted a moment after it is there.
+func expectStats(t *testing.T, config Config, want func(Stats) bool) (s Stats) {
+	t.Helper()
+	var err error
+	for begin := time.Now(); time.Since(begin) < patience; time.Sleep(time.Millisecond) {
+		if s, err = Look(bounded(t), config.Dir); err == nil && want(s) {
+			return s
+		}
+	}
+	t.Fatalf("%+v, %v", s, err)
+	return s
+}
+
 func TestHostWhatIsGivenUpIsZero(t *testing.T) {
 	g := newGuest(t, Location{Path: memoryFile(t, 64)}, guestSpec{Size: 64 * 4096})
 	h := helped(t, g.config)
@@ -287,7 +300,7 @@ func TestHostWhatIsGivenUpIsZero(t *testing.T) {
 	}
 	g.tell("drop", 10*4096, 4096)
 	g.expect("<nil>")
-	waitFor(t, "its note", func() bool { stats, err := Look(bounded(t), g.config.Dir); return err == nil && stats.Removed == 3 })
+	expectStats(t, g.config, func(s Stats) bool { return s.Removed == 3 })
 	must(t, h.Kill(bounded(t)))
 	g.tell("drop", 11*4096, 4096) // while there is no pager: it waits for the next one
 	helped(t, g.config)
@@ -296,10 +309,7 @@ func TestHostWhatIsGivenUpIsZero(t *testing.T) {
 		g.tell("read", n*4096)
 		g.expect(want)
 	}
-	stats, err := Look(bounded(t), g.config.Dir)
-	if err != nil || stats.Zeroed != 2 || stats.Removed != 1 || !stats.TookOver {
-		t.Errorf("%+v, %v", stats, err)
-	}
+	expectStats(t, g.config, func(s Stats) bool { return s.Zeroed == 2 && s.Removed == 1 && s.TookOver })
 }
 
 // TestHostPrefetchLeavesWhatIsGivenUp while it copies the same pages.
@@ -321,7 +331,7 @@ func TestHostPrefetchLeavesWhatIsGivenUp(t *testing.T) {
 		g.tell("read", n*4096)
 		g.expect(zeroText)
 	}
-	waitFor(t, "the working set", func() bool { stats, err := Look(bounded(t), g.config.Dir); return err == nil && stats.Prefetch > 0 })
+	expectStats(t, g.config, func(s Stats) bool { return s.Prefetch > 0 })
 	for n := 0; n < pages; n += 16 {
 		for _, zero := range []int{0, 1, 7} {
 			g.tell("read", (n+zero)*4096)
@@ -395,10 +405,7 @@ func TestHostStorm(t *testing.T) {
 			g.connect()
 			g.tell("storm", pages)
 			g.expect("<nil>")
-			stats, err := Look(bounded(t), g.config.Dir)
-			if err != nil || stats.Removed != pages/2 {
-				t.Errorf("%s: %+v, %v", name, stats, err)
-			}
+			stats := expectStats(t, g.config, func(s Stats) bool { return s.Removed == pages/2 })
 			t.Logf("%s: %d faults, p50 %s, p99 %s, %d prefetched, %d deferred", name, stats.Faults, stats.Latency.Quantile(0.5), stats.Latency.Quantile(0.99), stats.Prefetched, stats.Deferred)
 		}
 	}
@@ -476,7 +483,7 @@ func TestHostHugePages(t *testing.T) {
 	g.config.WorkingSet = set
 	helped(t, g.config)
 	g.connect()
-	waitFor(t, "the working set", func() bool { stats, err := Look(bounded(t), g.config.Dir); return err == nil && stats.Prefetch > 0 })
+	expectStats(t, g.config, func(s Stats) bool { return s.Prefetch > 0 })
 	for _, n := range []int{0, small - 1, 2 * small, 3*small + 7} {
 		g.tell("read", n*4096)
 		g.expect(pageText(n))
@@ -487,10 +494,9 @@ func TestHostHugePages(t *testing.T) {
 		g.tell("read", n*4096)
 		g.expect(want)
 	}
-	stats, err := Look(bounded(t), g.config.Dir)
-	if err != nil || stats.PageSize != hugePage || stats.Pages != pages || stats.Copied != 2 || stats.Prefetched != 1 || stats.Removed != 2 || stats.Zeroed != 2 {
-		t.Errorf("%+v, %v", stats, err)
-	}
+	expectStats(t, g.config, func(s Stats) bool {
+		return s.PageSize == hugePage && s.Pages == pages && s.Copied == 2 && s.Prefetched == 1 && s.Removed == 2 && s.Zeroed == 2
+	})
 }
 
 // TestHostAnotherProcessIsNotServed though it is of the same user, and the VMM is all the same.

@@ -209,10 +209,9 @@ func TestRealRestoreIsAsFromTheFile(t *testing.T) {
 	if own := ownMemory(t, h.PID()); own > memoryMiB<<10/2 {
 		t.Errorf("the pager has %d KiB for a memory of %d MiB", own, memoryMiB)
 	}
-	stats, err := Look(bounded(t), config.Dir)
-	if err != nil || stats.Copied < pageCount || stats.Faults != stats.Copied+stats.Present || stats.Zeroed > 0 || stats.Pages != memoryMiB<<8 || stats.Latency.Count() != stats.Faults {
-		t.Errorf("%+v, %v", stats, err)
-	}
+	stats := expectStats(t, config, func(s Stats) bool {
+		return s.Copied >= pageCount && s.Faults == s.Copied+s.Present && s.Zeroed == 0 && s.Pages == memoryMiB<<8 && s.Latency.Count() == s.Faults
+	})
 	if why, err := Reason(config.Dir, config.VMM); why != "" || err != nil {
 		t.Errorf("a VM that has ended by itself was ended for a reason: %q, %v", why, err)
 	}

@@ -44,6 +44,9 @@ func (p *Pager) work() error {
 			if f.page, err = p.faultOf(message); err != nil {
 				return err
 			}
+			if !p.removed.has(f.offset) {
+				p.recording.add(f.offset / p.table.PageSize)
+			}
 			if late, err = p.resolve(f, buffer, late); err != nil {
 				return err
 			}
@@ -146,10 +149,7 @@ func (p *Pager) place(at page, buffer []byte) error {
 		return p.present(at, p.zero(at, buffer), &p.counters.zeroed)
 	}
 	_, err := unix.UserfaultCopy(p.uffd, at.address, buffer)
-	if err = p.present(at, err, &p.counters.copied); err == nil {
-		p.recording.add(at.offset / p.table.PageSize)
-	}
-	return err
+	return p.present(at, err, &p.counters.copied)
 }
 
 // zero makes a page zeros. It is for what the guest has given up, and for nothing else.
