@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -30,7 +31,7 @@ const marker = "tiny guest runs"
 func raiseLoopback(t *testing.T, ns *netns.Namespace) {
 	t.Helper()
 	err := ns.Do(func() error {
-		h, err := netlink.NewHandle()
+		h, err := netlink.NewHandle(syscall.NETLINK_ROUTE)
 		if err != nil {
 			return err
 		}
