@@ -125,7 +125,9 @@ type newborn struct {
 	record *state.Record
 }
 
-func (n newborn) Dial(ctx context.Context, port uint32) (net.Conn, error) { return n.driver.connect(ctx, n.record, port) }
+func (n newborn) Dial(ctx context.Context, port uint32) (net.Conn, error) {
+	return n.driver.connect(ctx, n.record, port)
+}
 
 func (r *restoration) renewal() guest.Renewal {
 	id := make([]byte, 16)
