@@ -56,7 +56,7 @@ func (d *driver) destroy(ctx context.Context, lock *state.Lock, record *state.Re
 	if err := steps.Do("vmm", func() error { return d.endRun(lock, record, name) }, nil); err != nil {
 		return err
 	}
-	if err := steps.Do("cgroup", func() error { return d.endLeaf(record.UID) }, nil); err != nil {
+	if err := steps.Do("cgroup", func() error { return errors.Join(d.endPager(record.UID), d.endLeaf(record.UID)) }, nil); err != nil {
 		return err
 	}
 	if err := steps.Do("place", func() error { return d.removePlaces(record) }, nil); err != nil {

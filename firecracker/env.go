@@ -54,6 +54,7 @@ func FromEnv() (*microvm.Runtime, error) {
 //	MICROVM_FIRECRACKER_VCPU        VCPUs        (or MICROVM_FIRECRACKER_VCPU_COUNT, MICROVM_VCPU)
 //	MICROVM_FIRECRACKER_MEM_MIB     MemoryMiB    (or MICROVM_MEM_MIB)
 //	MICROVM_LAYER_MIB               LayerMiB
+//	MICROVM_MEM_BACKEND             MemoryBackend: file or uffd
 //	MICROVM_COMPOSE_JAILER          not Bare: 1, true, yes, on, 0, false, no or off
 //	MICROVM_JAILER_UID, _UID_COUNT  FirstUID, UIDCount
 //	MICROVM_JAILER_CGROUP_PARENT    Slice, with or without the leading slash
@@ -65,30 +66,31 @@ func FromEnv() (*microvm.Runtime, error) {
 func OptionsFromEnv(lookup func(string) (string, bool)) (Options, error) {
 	e := environment{lookup: lookup}
 	o := Options{
-		Firecracker: e.path("MICROVM_FIRECRACKER_BIN"),
-		Jailer:      e.path("MICROVM_JAILER_BIN"),
-		StateDir:    e.path("MICROVM_FIRECRACKER_STATE_DIR", "MICROVM_STATE_DIR"),
-		SocketDir:   e.path("MICROVM_FIRECRACKER_SOCKET_DIR", "MICROVM_SOCKET_DIR"),
-		JailDir:     e.path("MICROVM_JAILER_CHROOT_BASE"),
-		Kernel:      e.path("MICROVM_FIRECRACKER_KERNEL", "MICROVM_KERNEL"),
-		Modules:     e.path("MICROVM_KERNEL_MODULES"),
-		Image:       e.path("MICROVM_IMAGE"),
-		Rootfs:      e.path("MICROVM_FIRECRACKER_ROOTFS", "MICROVM_ROOTFS"),
-		TemplateDir: e.path("MICROVM_ROOTFS_TEMPLATE_DIR"),
-		Agent:       e.path("MICROVM_AGENT_BIN"),
-		HelperPath:  e.path("MICROVM_HELPER_BIN"),
-		VCPUs:       e.number(1, maxVCPUs, "MICROVM_FIRECRACKER_VCPU", "MICROVM_FIRECRACKER_VCPU_COUNT", "MICROVM_VCPU"),
-		MemoryMiB:   e.number(1, maxMemoryMiB, "MICROVM_FIRECRACKER_MEM_MIB", "MICROVM_MEM_MIB"),
-		LayerMiB:    e.number(minLayerMiB, maxLayerMiB, "MICROVM_LAYER_MIB"),
-		Bare:        !e.truth(true, "MICROVM_COMPOSE_JAILER"),
-		FirstUID:    e.number(1, maxUID, "MICROVM_JAILER_UID"),
-		UIDCount:    e.number(1, maxUID, "MICROVM_JAILER_UID_COUNT"),
-		Slice:       e.slice("MICROVM_JAILER_CGROUP_PARENT"),
-		NoNetwork:   !e.truth(true, "MICROVM_COMPOSE_NETWORK"),
-		Subnet:      e.subnet("MICROVM_NETWORK_SUBNET"),
-		Uplink:      e.link("MICROVM_NETWORK_EGRESS"),
-		MTU:         e.number(minMTU, maxMTU, "MICROVM_NETWORK_MTU"),
-		Nameservers: e.servers("MICROVM_NAMESERVERS"),
+		Firecracker:   e.path("MICROVM_FIRECRACKER_BIN"),
+		Jailer:        e.path("MICROVM_JAILER_BIN"),
+		StateDir:      e.path("MICROVM_FIRECRACKER_STATE_DIR", "MICROVM_STATE_DIR"),
+		SocketDir:     e.path("MICROVM_FIRECRACKER_SOCKET_DIR", "MICROVM_SOCKET_DIR"),
+		JailDir:       e.path("MICROVM_JAILER_CHROOT_BASE"),
+		Kernel:        e.path("MICROVM_FIRECRACKER_KERNEL", "MICROVM_KERNEL"),
+		Modules:       e.path("MICROVM_KERNEL_MODULES"),
+		Image:         e.path("MICROVM_IMAGE"),
+		Rootfs:        e.path("MICROVM_FIRECRACKER_ROOTFS", "MICROVM_ROOTFS"),
+		TemplateDir:   e.path("MICROVM_ROOTFS_TEMPLATE_DIR"),
+		Agent:         e.path("MICROVM_AGENT_BIN"),
+		HelperPath:    e.path("MICROVM_HELPER_BIN"),
+		VCPUs:         e.number(1, maxVCPUs, "MICROVM_FIRECRACKER_VCPU", "MICROVM_FIRECRACKER_VCPU_COUNT", "MICROVM_VCPU"),
+		MemoryMiB:     e.number(1, maxMemoryMiB, "MICROVM_FIRECRACKER_MEM_MIB", "MICROVM_MEM_MIB"),
+		LayerMiB:      e.number(minLayerMiB, maxLayerMiB, "MICROVM_LAYER_MIB"),
+		MemoryBackend: e.backend("MICROVM_MEM_BACKEND"),
+		Bare:          !e.truth(true, "MICROVM_COMPOSE_JAILER"),
+		FirstUID:      e.number(1, maxUID, "MICROVM_JAILER_UID"),
+		UIDCount:      e.number(1, maxUID, "MICROVM_JAILER_UID_COUNT"),
+		Slice:         e.slice("MICROVM_JAILER_CGROUP_PARENT"),
+		NoNetwork:     !e.truth(true, "MICROVM_COMPOSE_NETWORK"),
+		Subnet:        e.subnet("MICROVM_NETWORK_SUBNET"),
+		Uplink:        e.link("MICROVM_NETWORK_EGRESS"),
+		MTU:           e.number(minMTU, maxMTU, "MICROVM_NETWORK_MTU"),
+		Nameservers:   e.servers("MICROVM_NAMESERVERS"),
 	}
 	return o, e.err
 }
@@ -187,6 +189,15 @@ func (e *environment) number(least, most int, names ...string) int {
 		e.bad(name, value, fmt.Sprintf("must be a whole number from %d to %d", least, most))
 	}
 	return n
+}
+
+func (e *environment) backend(names ...string) microvm.MemoryBackend {
+	name, value := e.first(names)
+	backend := microvm.MemoryBackend(value)
+	if backend != "" && backend != microvm.MemoryFile && backend != microvm.MemoryUFFD {
+		e.bad(name, value, "must be file or uffd")
+	}
+	return backend
 }
 
 func (e *environment) truth(unset bool, names ...string) bool {

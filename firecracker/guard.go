@@ -14,14 +14,16 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/guard"
 	"github.com/tangle-network/microvm-runtime/internal/helper"
 	"github.com/tangle-network/microvm-runtime/internal/network"
+	"github.com/tangle-network/microvm-runtime/internal/pager"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 )
 
 // Helper serves, and never returns, where this process was started as a helper: by a driver, with this program. It must be the first call of a program's main. Otherwise it
 // does nothing but note that this program can be its own helper.
 //
-// A machine whose policy has names needs one for each state directory, which answers them. It lives on when the driver is gone, and ends when no machine needs it.
-func Helper() { helper.Main(guard.Kind()) }
+// A machine whose policy has names needs one for each state directory, which answers them. It lives on when the driver is gone, and ends when no machine needs it. A machine whose memory comes
+// page by page (microvm.MemoryUFFD) has one of its own.
+func Helper() { helper.Main(guard.Kind(), pager.Kind(nil)) }
 
 const guardDir = "guard" // below the socket directory
 

@@ -18,11 +18,12 @@ type loading struct {
 	snapshot      string // Its uid.
 	state, memory string // Paths of its files.
 	paused        bool   // The guest executes nothing before it is resumed.
+	pager         bool   // A helper serves the memory.
 }
 
 // describe says in a run's record what it begins with.
 func (l *loading) describe(run *state.Run, record *state.Record) {
-	run.Snapshot = l.snapshot
+	run.Snapshot, run.Pager = l.snapshot, l.pager
 	if record.Spec.TrackDirty {
 		run.DirtySince = l.snapshot
 	}
@@ -65,6 +66,9 @@ var trackingRenamed = api.Version{Major: 1, Minor: 13}
 func (b *boot) loadRequest(ctx context.Context) (api.SnapshotLoad, error) {
 	request := api.SnapshotLoad{
 		SnapshotPath: loadedState, MemBackend: &api.MemBackend{BackendType: "File", BackendPath: loadedMemory}, ResumeVM: !b.load.paused,
+	}
+	if b.load.pager {
+		request.MemBackend = &api.MemBackend{BackendType: "Uffd", BackendPath: pagerSocket}
 	}
 	if !b.record.Spec.TrackDirty {
 		return request, nil

@@ -96,7 +96,7 @@ func (d *driver) undoStart(lock *state.Lock, record *state.Record, run *state.Ru
 	if err := d.endUncommitted(record.UID, run); err != nil {
 		return fmt.Errorf("undo an interrupted start: %w", err)
 	}
-	if err := errors.Join(d.endLeaf(record.UID), d.place(record).remove()); err != nil {
+	if err := errors.Join(d.endPager(record.UID), d.endLeaf(record.UID), d.place(record).remove()); err != nil {
 		return fmt.Errorf("undo an interrupted start: %w", err)
 	}
 	return lock.RemoveRun()

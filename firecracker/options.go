@@ -36,6 +36,9 @@ type Options struct {
 	MemoryMiB int // Spec.MemoryMiB's default, in MiB. Optional: 256.
 	LayerMiB  int // Spec.LayerMiB's default, in MiB. Optional: 1024.
 
+	// MemoryBackend is RestoreOptions.Backend's default. Optional: a file.
+	MemoryBackend microvm.MemoryBackend
+
 	// Bare runs VMMs as this process's user without a jail. For development: a guest that breaks out of its VMM is this user.
 	Bare bool
 	// FirstUID is the first of UIDCount users and groups that jailed VMMs run as, one for each machine. They should belong to nobody else.
@@ -134,6 +137,9 @@ func (o *Options) check() error {
 		if path.value != "" && (!filepath.IsAbs(path.value) || filepath.Clean(path.value) != path.value) {
 			return badOption(path.field, path.value, "must be a clean absolute path")
 		}
+	}
+	if o.MemoryBackend != "" && o.MemoryBackend != microvm.MemoryFile && o.MemoryBackend != microvm.MemoryUFFD {
+		return badOption("MemoryBackend", o.MemoryBackend, `must be "file" or "uffd"`)
 	}
 	if o.Slice == "/" {
 		return badOption("Slice", o.Slice, "must not be the hierarchy's root")

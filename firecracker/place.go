@@ -23,6 +23,8 @@ type place interface {
 	command(args []string) vmm.Command
 	// remove removes it, if it is there.
 	remove() error
+	// dir returns what the VMM sees as its root, or works in.
+	dir() string
 	// dial connects to one of the VMM's sockets.
 	dial(ctx context.Context, name string) (net.Conn, error)
 	// listen makes a socket that the VMM can connect to. The name goes with the place.
@@ -50,7 +52,7 @@ func (d *driver) place(r *state.Record) place {
 		layer = d.diskPath(r.UID)
 	}
 	if !r.Jailed {
-		return &bare{dir: dir, record: r, layer: layer, binary: d.options.Firecracker, lent: d.openLent}
+		return &bare{path: dir, record: r, layer: layer, binary: d.options.Firecracker, lent: d.openLent}
 	}
 	uid, gid := d.jailUser(r)
 	binary := d.options.Firecracker
@@ -98,7 +100,7 @@ func firecrackerArgs(c contents) []string {
 
 // bare is a directory that the VMM works in, as this process's user.
 type bare struct {
-	dir    string
+	path   string
 	record *state.Record
 	layer  string
 	binary string
@@ -114,39 +116,41 @@ func (b *bare) make(_ context.Context, c contents) error {
 		return err
 	}
 	defer lent.Close()
-	img := filepath.Join(b.dir, "img")
-	errs := []error{os.Mkdir(b.dir, 0o700), os.Mkdir(img, 0o700)}
+	img := filepath.Join(b.path, "img")
+	errs := []error{os.Mkdir(b.path, 0o700), os.Mkdir(img, 0o700)}
 	for name, path := range c.shared { // symbolic: the directory is on tmpfs, the store is not
 		errs = append(errs, os.Symlink(path, filepath.Join(img, name)))
 	}
 	if b.layer != "" {
-		errs = append(errs, os.Symlink(b.layer, filepath.Join(b.dir, layerPath)))
+		errs = append(errs, os.Symlink(b.layer, filepath.Join(b.path, layerPath)))
 	}
 	for name, thing := range lent {
-		errs = append(errs, os.Symlink(thing.Path, filepath.Join(b.dir, name)))
+		errs = append(errs, os.Symlink(thing.Path, filepath.Join(b.path, name)))
 	}
 	if c.config != nil {
-		errs = append(errs, os.WriteFile(filepath.Join(b.dir, configPath), c.config, 0o600))
+		errs = append(errs, os.WriteFile(filepath.Join(b.path, configPath), c.config, 0o600))
 	}
-	errs = append(errs, os.WriteFile(filepath.Join(b.dir, logPath), nil, 0o600))
+	errs = append(errs, os.WriteFile(filepath.Join(b.path, logPath), nil, 0o600))
 	return errors.Join(errs...)
 }
 
 func (b *bare) command(args []string) vmm.Command {
-	return vmm.Command{Path: b.binary, Args: append([]string{"--id", b.record.UID}, args...), Dir: b.dir}
+	return vmm.Command{Path: b.binary, Args: append([]string{"--id", b.record.UID}, args...), Dir: b.path}
 }
 
-func (b *bare) remove() error { return os.RemoveAll(b.dir) }
+func (b *bare) remove() error { return os.RemoveAll(b.path) }
+
+func (b *bare) dir() string { return b.path }
 
 func (b *bare) dial(ctx context.Context, name string) (net.Conn, error) {
-	return jail.Dial(ctx, b.dir, name, os.Geteuid())
+	return jail.Dial(ctx, b.path, name, os.Geteuid())
 }
 
 func (b *bare) listen(name string) (net.Listener, error) {
-	return jail.Listen(b.dir, name, os.Geteuid(), os.Getegid())
+	return jail.Listen(b.path, name, os.Geteuid(), os.Getegid())
 }
 
-func (b *bare) openLog() (*os.File, error) { return jail.OpenFile(b.dir, logPath, os.Geteuid()) }
+func (b *bare) openLog() (*os.File, error) { return jail.OpenFile(b.path, logPath, os.Geteuid()) }
 
 // outlet: its directory is on tmpfs, where no memory should go; and it can write anywhere.
 func (b *bare) outlet(_, path string) string { return path }
@@ -196,6 +200,8 @@ func maxFile(r *state.Record) int64 {
 func (j *jailed) remove() error {
 	return errors.Join(os.RemoveAll(j.link), j.layout.Remove())
 }
+
+func (j *jailed) dir() string { return j.root() }
 
 // root returns where the present jail's root is. The jailer puts jails below the binary's name, which may have become another since the VMM was started.
 func (j *jailed) root() string {

@@ -187,6 +187,11 @@ func (r *recovery) adopt(ctx context.Context, m *machine) error {
 	if _, err := r.driver.processOf(m.record.UID, m.run); err != nil {
 		return err
 	}
+	if m.run.Pager {
+		if err := r.driver.startPager(ctx, &m.record, m.run); err != nil {
+			return err
+		}
+	}
 	if !hasNetwork(&m.record.Spec) {
 		return nil
 	}

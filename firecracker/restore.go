@@ -3,6 +3,7 @@
 package firecracker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,9 +63,6 @@ type restoration struct {
 // check finds out whether it can be done, before anything is touched.
 func (r *restoration) check(ctx context.Context) (err error) {
 	d := r.driver
-	if r.options.Backend == microvm.MemoryUFFD {
-		return fmt.Errorf("%w: RestoreOptions.Backend %q", microvm.ErrUnsupported, r.options.Backend)
-	}
 	if d.state.Taken(r.name) { // Bind decides; this spares the work.
 		return fmt.Errorf("name %q: %w", r.name, microvm.ErrExists)
 	}
@@ -153,7 +151,7 @@ func (r *restoration) run(ctx context.Context, recorded func()) (err error) {
 // loading is what the run begins with. Where there is an agent the guest must run for it to be made the machine's own.
 func (r *restoration) loading() *loading {
 	state := r.driver.snaps.Path(r.manifest, snapstore.State)
-	return &loading{snapshot: r.manifest.UID, state: state, memory: r.memory, paused: r.options.Paused && !r.record.Agent}
+	return &loading{snapshot: r.manifest.UID, state: state, memory: r.memory, paused: r.options.Paused && !r.record.Agent, pager: cmp.Or(r.options.Backend, r.driver.options.MemoryBackend) == microvm.MemoryUFFD}
 }
 
 // limit sets the limits of devices that are others than the snapshot's.
@@ -166,5 +164,5 @@ func (r *restoration) limit(ctx context.Context) error {
 
 // takeDown ends the run that was begun.
 func (b *boot) takeDown() error {
-	return errors.Join(b.unwatch(), b.kill(), b.removeLeaf(), b.place.remove(), b.unbegin())
+	return errors.Join(b.unwatch(), b.kill(), b.driver.endPager(b.record.UID), b.removeLeaf(), b.place.remove(), b.unbegin())
 }

@@ -25,7 +25,7 @@ func (d *driver) settle(lock *state.Lock, record *state.Record, run *state.Run, 
 	d.keepLog(record)
 	<-d.drained(uid)
 	exit.Evidence = append(exit.Evidence, d.syncDisks(record)...)
-	errs := []error{d.endLeaf(uid), d.place(record).remove(), lock.WriteExit(exit)}
+	errs := []error{d.endPager(uid), d.endLeaf(uid), d.place(record).remove(), lock.WriteExit(exit)}
 	if err := errors.Join(errs...); err != nil {
 		return &exit, fmt.Errorf("settle: %w", err)
 	}
@@ -109,6 +109,10 @@ func (d *driver) conclude(record *state.Record, run *state.Run, status vmm.Statu
 			note("the VMM ended with status %d", status.Code)
 		}
 	}
+	unserved := d.pagerReason(record.UID, run)
+	if unserved != "" {
+		note("the helper that served its memory ended it: %s", unserved)
+	}
 	log, kills := d.vmmLog(record), d.oomKills(record.UID)
 	clean := status.Known && status.Signal == 0 && status.Code == 0
 	switch {
@@ -130,7 +134,7 @@ func (d *driver) conclude(record *state.Record, run *state.Run, status vmm.Statu
 		exit.Reason = microvm.ReasonOOM
 	case clean:
 		exit.Reason = microvm.ReasonGuest
-	case status.Known:
+	case status.Known || unserved != "":
 		exit.Reason = microvm.ReasonCrashed
 	}
 	return exit

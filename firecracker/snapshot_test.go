@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/helper"
+	"github.com/tangle-network/microvm-runtime/internal/pager"
 	"github.com/tangle-network/microvm-runtime/internal/setup"
 	"github.com/tangle-network/microvm-runtime/internal/snapstore"
 	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
@@ -223,4 +225,77 @@ func (r *rig) memoryOf(ref string) []byte {
 		r.t.Fatal(err)
 	}
 	return text
+}
+
+// TestRealRestorePageByPage: a machine whose memory a helper serves goes on as any, also when that helper is killed, while a driver lives and when none does; and it ends with a reason where
+// its memory can't be served.
+func TestRealRestorePageByPage(t *testing.T) {
+	counting(t, ring.Real(t), func(t *testing.T, r *rig) {
+		before := r.census()
+		vm := r.create("one")
+		r.start(vm)
+		r.pause(vm)
+		r.snapshot(vm, "warm", nil)
+		r.destroy(vm)
+		clone := r.restore("one/warm", "two", &microvm.RestoreOptions{Backend: microvm.MemoryUFFD})
+		r.goesOn(clone, "one/warm")
+		said := len(r.said(clone))
+		r.killPager(clone)
+		r.letters(clone, said+3) // another has taken over, or the guest had all that it needs: in both cases it goes on
+		r.pagerServes(clone)
+		if err := r.runtime.Close(); err != nil {
+			t.Fatal(err)
+		}
+		r.killPager(clone)
+		r.reopen()
+		report, err := r.runtime.Recover(within(t), nil)
+		if err != nil || len(report.Failed()) > 0 {
+			t.Errorf("recover: %v, %+v", err, report)
+		}
+		clone, err = r.runtime.VM(within(t), "two")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.pagerServes(clone)
+		r.letters(clone, len(r.said(clone))+3)
+		again := r.restore("one/warm", "three", &microvm.RestoreOptions{Backend: microvm.MemoryUFFD, Paused: true})
+		if _, err := again.Stop(within(t), &microvm.StopOptions{Force: true}); err != nil {
+			t.Error(err)
+		}
+		for _, machine := range []*microvm.VM{clone, again} {
+			r.destroy(machine)
+		}
+		if err := r.runtime.DeleteSnapshot(within(t), "one/warm"); err != nil {
+			t.Error(err)
+		}
+		r.unchanged(before)
+	})
+}
+
+// killPager kills the helper that serves a machine's memory.
+func (r *rig) killPager(vm *microvm.VM) {
+	r.t.Helper()
+	handle, err := helper.Find(r.driver.pagerDir(vm.UID()), pager.Kind(nil).Name)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer handle.Close()
+	if err := handle.Kill(within(r.t)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// pagerServes waits until a helper serves a machine's memory.
+func (r *rig) pagerServes(vm *microvm.VM) {
+	r.t.Helper()
+	ctx := within(r.t)
+	for {
+		lives, err := pager.Lives(r.driver.pagerDir(vm.UID()))
+		if err == nil && lives {
+			return
+		}
+		if ctx.Err() != nil {
+			r.t.Fatalf("nobody serves its memory: %v", err)
+		}
+	}
 }

@@ -115,6 +115,11 @@ func (b *boot) run(ctx context.Context) (err error) {
 	if err := b.steps.Do("identity", b.identify, b.unwatch); err != nil {
 		return err
 	}
+	if b.state.Pager {
+		if err := b.steps.Do("pager", func() error { return b.driver.startPager(ctx, b.record, &b.state) }, func() error { return b.driver.endPager(b.record.UID) }); err != nil {
+			return err
+		}
+	}
 	if err := b.steps.Do("vmm", func() error { return b.bringUp(ctx) }, nil); err != nil {
 		return b.explain(err)
 	}
@@ -132,7 +137,10 @@ func (b *boot) unbegin() error { return b.lock.RemoveRun() }
 func (b *boot) makePlace(ctx context.Context) (err error) {
 	b.contents = contents{shared: sharedFiles(b.record)}
 	if b.load != nil {
-		b.contents.shared[filepath.Base(loadedState)], b.contents.shared[filepath.Base(loadedMemory)] = b.load.state, b.load.memory
+		b.contents.shared[filepath.Base(loadedState)] = b.load.state
+		if !b.load.pager {
+			b.contents.shared[filepath.Base(loadedMemory)] = b.load.memory
+		}
 	} else if b.contents.config, err = planOf(b.record).configFile(); err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ type restoreFlags struct {
 
 func (f *restoreFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.options.Paused, "paused", false, "leave the machine paused, once it is its own")
+	flags.StringVar((*string)(&f.options.Backend), "backend", "", "where the memory comes from: file, or uffd, page by page by a helper")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "NAME=VALUE of every command in it, repeatable")
 	flags.StringArrayVarP(&f.labels, "label", "l", nil, "KEY=VALUE in place of the snapshot's machine's, repeatable")
 	flags.BoolVar(&f.evidence, "evidence", false, "print what was done to make the machine its own as JSON")

@@ -72,6 +72,8 @@ type Run struct {
 	Intent *Intent `json:"intent,omitempty"`
 	// Snapshot is the uid of the snapshot that it began with. Empty where it booted.
 	Snapshot string `json:"snapshot,omitempty"`
+	// Pager says that a helper serves its memory, which it must for as long as the run lasts.
+	Pager bool `json:"pager,omitempty"`
 	// DirtySince is the uid of the snapshot since which the VMM remembers what pages are written; a snapshot of only those may be over that one and no other. Empty where pages would be lost.
 	DirtySince string `json:"dirty_since,omitempty"`
 	// Taking says that a snapshot is being taken. Who finds it with the machine's lock ends that.
