@@ -23,7 +23,7 @@ const drawing = "while :; do od -An -N8 -tx8 /dev/urandom; sleep 0.2; done >/tmp
 // TestLabSnapshot: a machine is written down in the middle of its work, more than once, and others go on from there; each is its own.
 func TestLabSnapshot(t *testing.T) {
 	r := newLabRig(t, false)
-	vm := r.create(microvm.Spec{TrackDirty: true})
+	vm := r.create(microvm.Spec{TrackDirty: true, MemoryMiB: 160})
 	r.start(vm)
 	sh(t, vm, `mkdir -p /etc/microvm/resume.d; echo uninitialized >/etc/machine-id
 		printf '#!/bin/sh\necho hook of $MICROVM_GENERATION; echo $MICROVM_GENERATION >/run/hook\n' >/etc/microvm/resume.d/10-app; chmod +x /etc/microvm/resume.d/10-app; echo of the source >/kept`)

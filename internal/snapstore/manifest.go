@@ -51,7 +51,7 @@ type File struct {
 	Name   string `json:"name"`   // In the snapshot's directory.
 	Size   int64  `json:"size"`   // Bytes.
 	Data   int64  `json:"data"`   // Bytes on the disk when it was made: what isn't a hole.
-	SHA256 string `json:"sha256"` // 64 hexadecimal digits.
+	SHA256 string `json:"sha256"` // Of what isn't zeros: see hash. 64 hexadecimal digits.
 }
 
 // CPU is what a guest has seen of the host's.

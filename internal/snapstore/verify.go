@@ -3,9 +3,12 @@
 package snapstore
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,29 +17,48 @@ import (
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/record"
+	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
 
-// hash returns the sha256 of a file from its beginning. Holes are zeros.
+// hashBlock is how much of a file is one block of its hash, in bytes.
+const hashBlock = 64 << 10
+
+// hash returns the sha256 of what a file has: of each block that is not all zeros its offset (64 bits, little-endian) and its bytes, and last the file's size. So nobody reads, or hashes, the holes of a
+// diff, and a copy that has holes where another has zeros is the same.
 func hash(ctx context.Context, f *os.File) (string, error) {
-	h := sha256.New()
-	if _, err := io.Copy(h, &cancelled{ctx, io.NewSectionReader(f, 0, 1<<62)}); err != nil {
+	info, err := f.Stat()
+	if err != nil {
 		return "", err
 	}
+	h, block := sha256.New(), make([]byte, hashBlock)
+	for at := int64(0); at < info.Size(); at += hashBlock {
+		if err := context.Cause(ctx); err != nil {
+			return "", err
+		}
+		data, err := unix.NextData(f, at)
+		if errors.Is(err, syscall.ENXIO) { // holes to the end
+			break
+		}
+		if err != nil {
+			return "", err
+		}
+		at = data - data%hashBlock
+		n, err := f.ReadAt(block, at)
+		if err != nil && err != io.EOF {
+			return "", err
+		}
+		if !zeros(block[:n]) {
+			h.Write(binary.LittleEndian.AppendUint64(nil, uint64(at)))
+			h.Write(block[:n])
+		}
+	}
+	h.Write(binary.LittleEndian.AppendUint64(nil, uint64(info.Size())))
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// cancelled ends a read with its context.
-type cancelled struct {
-	ctx context.Context
-	io.Reader
-}
+var zeroBlock [hashBlock]byte
 
-func (c *cancelled) Read(p []byte) (int, error) {
-	if err := context.Cause(c.ctx); err != nil {
-		return 0, err
-	}
-	return c.Reader.Read(p)
-}
+func zeros(b []byte) bool { return bytes.Equal(b, zeroBlock[:len(b)]) }
 
 // Verify reads all files of a snapshot, and of those that it is over: microvm.ErrIncompatible names the one that is not what was written.
 func (s *Store) Verify(ctx context.Context, uid string) error {
@@ -71,7 +93,7 @@ func (s *Store) verify(ctx context.Context, m *Manifest) error {
 			return err
 		}
 		if sum != file.SHA256 {
-			return fmt.Errorf("%w: snapshot %s: %s is not what was written: its sha256 is %s, not %s", microvm.ErrIncompatible, m.Name, file.Name, sum, file.SHA256)
+			return fmt.Errorf("%w: snapshot %s: %s is not what was written: its hash is %s, not %s", microvm.ErrIncompatible, m.Name, file.Name, sum, file.SHA256)
 		}
 	}
 	return s.remember(s.path(m.UID), m)

@@ -1,0 +1,12 @@
+//go:build linux
+
+package snapstore
+
+import (
+	"os"
+	"testing"
+
+	"github.com/tangle-network/microvm-runtime/internal/testing/leak"
+)
+
+func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
