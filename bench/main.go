@@ -27,6 +27,7 @@ var figures = []struct {
 	measure func(context.Context, setup.Parts) ([]figure, error)
 }{
 	{"cold_start_bare create_bare", coldStartBare},
+	{"restore_fresh", restoreFresh},
 	{"guest_exec guest_echo guest_stream guest_copy guest_copy_from", guestLoopback},
 	{"agent_ready", agentReady},
 	{"image_2gib image_2gib_rss", imageLarge},
