@@ -24,7 +24,9 @@ const (
 	// freezePatience is how long the agent may take to make it stand, and to flush what it has written.
 	freezePatience = 30 * time.Second
 	// thawPatience is how long it may take to let it go on.
-	thawPatience = 5 * time.Second
+	thawPatience = 30 * time.Second
+	// thawAttempt is how long one question may take.
+	thawAttempt = 3 * time.Second
 	// renewAttempt is how long one question of a renewal may take: hooks are programs.
 	renewAttempt = 20 * time.Second
 )
@@ -48,22 +50,20 @@ func (t *taking) freeze(ctx context.Context, running bool) error {
 
 // thaw lets the workload go on, whatever the caller's context says.
 func (t *taking) thaw() error {
-	if t.frozen {
-		t.driver.letWorkloadGoOn(t.machine.record.UID, t.draft.UID())
-		t.frozen = false
-	}
+	t.frozen = t.frozen && !t.driver.letWorkloadGoOn(t.machine.record.UID, t.draft.UID())
 	return nil
 }
 
-// letWorkloadGoOn has the agent let go on what stands for a snapshot. A VMM has cut all connections when it has written one, and may lose the first that comes after; what is not told goes
-// on when its lease has run out.
-func (d *driver) letWorkloadGoOn(uid, token string) {
+// letWorkloadGoOn has the agent let go on what stands for a snapshot, and says whether that is done. A VMM has cut all connections when it has written one, and may lose the first that comes
+// after. What is not told is told by who works on the machine next, or goes on when its lease has run out.
+func (d *driver) letWorkloadGoOn(uid, token string) bool {
 	ctx, cancel := context.WithTimeout(d.life, thawPatience)
 	defer cancel()
-	err := persist(ctx, time.Second, func(ctx context.Context) error { return guest.Thaw(ctx, dialer{d, uid}, token) })
+	err := persist(ctx, thawAttempt, func(ctx context.Context) error { return guest.Thaw(ctx, dialer{d, uid}, token) })
 	if err != nil {
 		d.log.Warn("what was started in a machine stands still for a snapshot", "uid", uid, "for", freezeLease, "error", err)
 	}
+	return err == nil || final(err)
 }
 
 // persist asks an agent again, each time for so long, until it answers, or its answer is final.

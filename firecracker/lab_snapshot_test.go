@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +23,7 @@ const drawing = "while :; do od -An -N8 -tx8 /dev/urandom; sleep 0.2; done >/tmp
 
 // TestLabSnapshot: a machine is written down in the middle of its work, more than once, and others go on from there; each is its own.
 func TestLabSnapshot(t *testing.T) {
-	r := newLabRig(t, false)
+	r := newLabRigOn(t, false, nil, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(t.Output(), nil)) })
 	vm := r.create(microvm.Spec{TrackDirty: true, MemoryMiB: 160})
 	r.start(vm)
 	sh(t, vm, `mkdir -p /etc/microvm/resume.d; echo uninitialized >/etc/machine-id
@@ -54,8 +55,13 @@ func TestLabSnapshot(t *testing.T) {
 		r.destroy(clone)
 	}
 	testRounds(t, r, vm)
-	if out := <-worked; out != "" {
-		t.Error(out)
+	select {
+	case out := <-worked:
+		if out != "" {
+			t.Error(out)
+		}
+	case <-time.After(time.Minute):
+		t.Fatalf("the command does not end: %s", sh(t, vm, "cat /sys/fs/cgroup/workload/cgroup.events; ps ax"))
 	}
 	t.Run("without a renewal", func(t *testing.T) { testThawn(t, r, warm, before) })
 	r.destroy(vm)

@@ -186,7 +186,7 @@ func (t *taking) run(ctx context.Context) (err error) {
 	if err := steps.Do("name", func() error { return t.draft.Bind(t.name) }, func() error { return t.draft.Unbind(t.name) }); err != nil {
 		return err
 	}
-	if noted := t.note(nil, t.dirtySince()); noted != nil { // it is there; the next is a full one
+	if noted := t.note(t.rest(), t.dirtySince()); noted != nil { // it is there; the next is a full one
 		d.log.Warn("the next snapshot can't be a diff", "uid", t.machine.record.UID, "error", noted)
 	}
 	d.tell(&t.machine.record, t.machine.name, microvm.EventSnapshotted, nil)
@@ -224,6 +224,14 @@ func (t *taking) flush() error {
 		return nil
 	}
 	return disk.SyncData(t.driver.diskPath(t.machine.record.UID))
+}
+
+// rest is what is left to do for who works on the machine next: nothing, unless its workload stands still.
+func (t *taking) rest() *state.Taking {
+	if t.frozen {
+		return t.taking(false)
+	}
+	return nil
 }
 
 // taking is what is written down while the snapshot is taken.
@@ -310,8 +318,8 @@ func (d *driver) endTaking(lock *state.Lock, m *machine) {
 	if m.run.Taking.Stands {
 		err = d.letGoOn(&m.record)
 	}
-	if err == nil && m.run.Taking.Token != "" {
-		d.letWorkloadGoOn(m.record.UID, m.run.Taking.Token)
+	if err == nil && m.run.Taking.Token != "" && !d.letWorkloadGoOn(m.record.UID, m.run.Taking.Token) {
+		return
 	}
 	if err == nil {
 		err = d.discardTaken(&m.record)
