@@ -59,7 +59,7 @@ func (d *driver) connect(ctx context.Context, record *state.Record, port uint32)
 		err = raw.SetDeadline(time.Time{})
 	}
 	if err == nil {
-		return newConn(raw, hostCID, guestCID, port), nil
+		return d.lines.add(record.UID, raw, hostCID, guestCID, port), nil
 	}
 	return nil, errors.Join(fmt.Errorf("port %d: %w", port, err), raw.Close())
 }
@@ -116,7 +116,7 @@ func (d *driver) Listen(ctx context.Context, uid string, port uint32) (listener 
 			return fmt.Errorf("port %d: %w: somebody listened there already in this run", port, microvm.ErrExists)
 		}
 		if err == nil {
-			listener = guestListener{Listener: made, port: port}
+			listener = guestListener{Listener: made, lines: &d.lines, uid: uid, port: port}
 		}
 		return err
 	})

@@ -40,6 +40,8 @@ type driver struct {
 	log     *slog.Logger
 	self    *vmm.Identity // this process
 
+	lines lines // connections with guests
+
 	life context.Context // ends with Close
 	end  context.CancelFunc
 

@@ -18,8 +18,11 @@ import (
 	"github.com/tangle-network/microvm-runtime/guest"
 )
 
-// drawing is a program that draws random numbers for ever, one a line.
-const drawing = "while :; do od -An -N8 -tx8 /dev/urandom; sleep 0.2; done >/tmp/drawn"
+// drawing is a program that draws random numbers of the kernel's for ever, one a line.
+const drawing = `import os, time
+while True:
+    print(os.urandom(8).hex(), flush=True)
+    time.sleep(0.05)`
 
 // TestLabSnapshot: a machine is written down in the middle of its work, more than once, and others go on from there; each is its own.
 func TestLabSnapshot(t *testing.T) {
@@ -28,7 +31,7 @@ func TestLabSnapshot(t *testing.T) {
 	r.start(vm)
 	sh(t, vm, `mkdir -p /etc/microvm/resume.d; echo uninitialized >/etc/machine-id
 		printf '#!/bin/sh\necho hook of $MICROVM_GENERATION; echo $MICROVM_GENERATION >/run/hook\n' >/etc/microvm/resume.d/10-app; chmod +x /etc/microvm/resume.d/10-app; echo of the source >/kept`)
-	draw := guest.Command(vm, "sh", "-c", drawing)
+	draw := guest.Command(vm, "sh", "-c", `exec python3 -c "$0" >/tmp/drawn`, drawing)
 	draw.ID, draw.Detached = "draw", true
 	if err := draw.Start(t.Context()); err != nil {
 		t.Fatal(err)
@@ -230,8 +233,10 @@ func testRounds(t *testing.T, r *labRig, vm *microvm.VM) {
 	}
 }
 
-// testThawn is the other side of testDrawn: clones that go on without being made their own draw the same numbers.
+// testThawn is the other side of testDrawn: clones that go on without being made their own draw the same numbers. A kernel that takes up what its interrupts gave it just between the restore and the first
+// draw spoils a pair, so there may be more than one.
 func testThawn(t *testing.T, r *labRig, warm microvm.SnapshotInfo, before int) {
+	const pairs = 6
 	o := r.options
 	o.thawn = true
 	rt, err := New(o)
@@ -239,20 +244,22 @@ func testThawn(t *testing.T, r *labRig, warm microvm.SnapshotInfo, before int) {
 		t.Fatal(err)
 	}
 	defer rt.Close()
-	var drawn [2][]string
-	for i := range drawn {
-		vm, _, err := rt.Restore(t.Context(), warm.UID, fmt.Sprint("thawn", i), nil)
-		if err != nil {
-			t.Fatal(err)
+	for pair := range pairs {
+		var drawn [2][]string
+		for i := range drawn {
+			vm, _, err := rt.Restore(t.Context(), warm.UID, fmt.Sprint("thawn", i), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			drawn[i] = drawnMore(t, vm)
+			if err := vm.Destroy(t.Context()); err != nil {
+				t.Fatal(err)
+			}
 		}
-		drawn[i] = drawnMore(t, vm)
-		if err := vm.Destroy(t.Context()); err != nil {
-			t.Fatal(err)
+		if both := common(drawn); both > before {
+			t.Logf("pair %d: %d numbers after the snapshot are the same", pair, both-before)
+			return
 		}
 	}
-	if both := common(drawn); both <= before {
-		t.Errorf("%d numbers are the same, and %d are of before the snapshot", both, before)
-	} else {
-		t.Logf("%d numbers after the snapshot are the same", both-before)
-	}
+	t.Errorf("of %d pairs none draws the same number", pairs)
 }

@@ -55,6 +55,7 @@ func (d *driver) statusOf(uid string, run *state.Run) vmm.Status {
 
 // forget ends the watch of a run that is settled.
 func (d *driver) forget(uid string) {
+	d.lines.forget(uid)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if w := d.watched[uid]; w != nil {

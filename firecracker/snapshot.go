@@ -168,6 +168,8 @@ func (t *taking) run(ctx context.Context) (err error) {
 			return err
 		}
 		t.manifest.Stood = time.Since(t.stood)
+	} else {
+		d.lines.cut(t.machine.record.UID)
 	}
 	if t.frozen {
 		if err := steps.Do("thaw", t.thaw, nil); err != nil {
@@ -296,12 +298,14 @@ func (t *taking) copyDisk(ctx context.Context) error {
 	return err
 }
 
-// resume lets the guest go on, whatever the caller's context says. A VMM that still writes answers when it has written.
+// resume lets the guest go on, whatever the caller's context says. A VMM that still writes answers when it has written. Its guest has lost all connections of its vsock then, and at this end the VMM
+// keeps them open without a word: who waits for what the guest says would wait for ever.
 func (t *taking) resume() error {
 	err := t.driver.letGoOn(&t.machine.record)
 	if err != nil {
 		return err
 	}
+	t.driver.lines.cut(t.machine.record.UID)
 	return t.note(t.taking(false), "")
 }
 
