@@ -15,6 +15,7 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/flock"
 	"github.com/tangle-network/microvm-runtime/internal/record"
 	"github.com/tangle-network/microvm-runtime/internal/state"
+	"github.com/tangle-network/microvm-runtime/internal/step"
 )
 
 // Draft is a snapshot that is being made: a directory that the caller fills. It belongs to one goroutine.
@@ -27,15 +28,20 @@ type Draft struct {
 
 // Begin makes a draft.
 func (s *Store) Begin(ctx context.Context) (_ *Draft, err error) {
-	d := &Draft{store: s, uid: state.NewUID()}
-	d.dir = filepath.Join(s.dir, "new", d.uid)
-	if err := os.Mkdir(d.dir, 0o700); err != nil {
-		return nil, err
+	for {
+		d := &Draft{store: s, uid: state.NewUID()}
+		d.dir = filepath.Join(s.dir, "new", d.uid)
+		if err := os.Mkdir(d.dir, 0o700); err != nil {
+			return nil, err
+		}
+		d.lock, err = flock.Lock(ctx, filepath.Join(d.dir, lockFile))
+		if err == nil {
+			return d, nil
+		}
+		if !errors.Is(err, os.ErrNotExist) { // else it was swept away before it had its lock
+			return nil, errors.Join(err, os.RemoveAll(d.dir))
+		}
 	}
-	if d.lock, err = flock.Lock(ctx, filepath.Join(d.dir, lockFile)); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(d.dir))
-	}
-	return d, nil
 }
 
 // UID returns what the snapshot will be known by.
@@ -66,7 +72,7 @@ func (d *Draft) Seal(ctx context.Context, name string, m *Manifest) error {
 		}
 		m.Files[file] = sealed
 	}
-	if err := d.store.remember(d.dir, m); err != nil {
+	if err := d.store.note(d.dir, m); err != nil {
 		return err
 	}
 	return record.Write(d.Path(manifestFile), Version, m, true)
@@ -77,16 +83,10 @@ func (d *Draft) seal(ctx context.Context, file string) (sealed File, err error) 
 	if err != nil {
 		return sealed, err
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
+	if err := errors.Join(f.Chown(os.Geteuid(), os.Getegid()), f.Chmod(0o444), f.Sync(), f.Close()); err != nil {
 		return sealed, err
 	}
-	if err := errors.Join(f.Chown(os.Geteuid(), os.Getegid()), f.Chmod(0o444), f.Sync()); err != nil {
-		return sealed, err
-	}
-	sum, err := hash(ctx, f)
-	return File{Name: file, Size: info.Size(), Data: disk.Used(d.Path(file)), SHA256: sum}, err
+	return describe(ctx, d.Path(file))
 }
 
 // Place brings a sealed draft to where snapshots are. It has no name yet, so it is none.
@@ -128,8 +128,9 @@ func (d *Draft) Unbind(name string) error {
 
 // Close ends the draft. Without a name it goes, with all that is in it.
 func (d *Draft) Close() (err error) {
-	if !d.store.hasName(d.uid) {
-		err = os.RemoveAll(d.dir)
+	named, err := d.store.hasName(d.uid)
+	if !named && err == nil {
+		err = d.store.remove(d.dir, d.uid, step.Begin("discard", nil))
 	}
 	return errors.Join(err, d.lock.Close())
 }

@@ -9,4 +9,9 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/testing/leak"
 )
 
-func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
+func TestMain(m *testing.M) {
+	if order := os.Getenv(orderVariable); order != "" {
+		os.Exit(obey(order))
+	}
+	os.Exit(leak.Main(m))
+}

@@ -13,6 +13,7 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/disk"
 	"github.com/tangle-network/microvm-runtime/internal/flock"
 	"github.com/tangle-network/microvm-runtime/internal/record"
+	"github.com/tangle-network/microvm-runtime/internal/step"
 )
 
 // Path returns where a file of a snapshot is. Of a diff's memory that is only what it has itself: see Memory.
@@ -42,7 +43,11 @@ func (s *Store) Memory(ctx context.Context, m *Manifest) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return whole, s.merge(ctx, whole, below, s.Path(m, Memory))
+	if err := s.merge(ctx, whole, below, s.Path(m, Memory)); err != nil {
+		return "", err
+	}
+	s.remember(ctx, m)
+	return whole, nil
 }
 
 // merge makes path of what is below, with the data of what is over it.
@@ -71,36 +76,66 @@ func (s *Store) merge(ctx context.Context, path, below, over string) (err error)
 	return disk.SyncDir(filepath.Dir(path))
 }
 
-// Flatten makes a diff a full snapshot, which is over nothing. A full one is left as it is.
+// Flatten makes a diff a full snapshot, which is over nothing. A full one is left as it is. Who holds the snapshot meanwhile finds the files of its manifest: Flatten waits for them.
 func (s *Store) Flatten(ctx context.Context, uid string) error {
-	hold, m, err := s.Hold(ctx, uid)
+	steps := step.Begin("flatten", s.Hook)
+	whole, err := s.whole(ctx, uid, steps)
 	if err != nil {
 		return err
+	}
+	lock, err := s.alone(ctx, uid)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	m, err := s.Read(uid)
+	if err != nil {
+		return err
+	}
+	if m.Kind == microvm.SnapshotDiff {
+		m.Kind, m.Parent, m.Files[Memory] = microvm.SnapshotFull, "", whole
+		if err := steps.Do("write", func() error { return record.Write(s.file(uid, manifestFile), Version, m, true) }, nil); err != nil {
+			return err
+		}
+		s.remember(ctx, &m)
+	}
+	if m.Files[Memory].Name == Memory {
+		return nil
+	}
+	return steps.Do("remove", func() error { return os.RemoveAll(s.file(uid, Memory)) }, nil) // also what an interrupted one has left
+}
+
+// whole makes a diff's whole memory, and says what it is.
+func (s *Store) whole(ctx context.Context, uid string, steps *step.Sequence) (whole File, err error) {
+	hold, m, err := s.Hold(ctx, uid)
+	if err != nil {
+		return whole, err
 	}
 	defer hold.Release()
 	if m.Kind == microvm.SnapshotFull {
-		return nil
+		return m.Files[Memory], nil
 	}
-	path, err := s.Memory(ctx, &m)
-	if err != nil {
+	err = steps.Do("merge", func() error {
+		path, err := s.Memory(ctx, &m)
+		if err == nil {
+			whole, err = describe(ctx, path)
+		}
 		return err
-	}
+	}, nil)
+	return whole, err
+}
+
+// describe reads a file of a snapshot.
+func describe(ctx context.Context, path string) (File, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return File{}, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return File{}, err
 	}
 	sum, err := hash(ctx, f)
-	if err != nil {
-		return err
-	}
-	m.Kind, m.Parent, m.Files[Memory] = microvm.SnapshotFull, "", File{Name: flat, Size: info.Size(), Data: disk.Used(path), SHA256: sum}
-	if err := record.Write(s.file(uid, manifestFile), Version, m, true); err != nil {
-		return err
-	}
-	return errors.Join(s.remember(s.path(uid), &m), os.Remove(s.file(uid, Memory)))
+	return File{Name: filepath.Base(path), Size: info.Size(), Data: disk.Used(path), SHA256: sum}, err
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
@@ -18,6 +19,7 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/flock"
 	"github.com/tangle-network/microvm-runtime/internal/record"
 	"github.com/tangle-network/microvm-runtime/internal/state"
+	"github.com/tangle-network/microvm-runtime/internal/step"
 	"github.com/tangle-network/microvm-runtime/internal/tidy"
 	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
@@ -26,6 +28,8 @@ import (
 type Store struct {
 	dir    string
 	bootID string
+	// Hook is called at the steps of Flatten, Delete and Import. Nil in production.
+	Hook step.Hook
 }
 
 const (
@@ -50,7 +54,10 @@ func Tree(dir string) tidy.Tree {
 	machine := func(_ string, entry fs.DirEntry) bool {
 		return entry.IsDir() && microvm.ValidateName(entry.Name()) == nil
 	}
-	return tidy.Tree{Dir: dir, Below: []tidy.Tree{{Dir: "names", Ours: machine}, {Dir: "all", Ours: snapshot}, {Dir: "new", Ours: snapshot}}}
+	making := func(dir string, entry fs.DirEntry) bool {
+		return snapshot(dir, entry) || strings.HasPrefix(entry.Name(), removedPrefix)
+	}
+	return tidy.Tree{Dir: dir, Below: []tidy.Tree{{Dir: "names", Ours: machine}, {Dir: "all", Ours: snapshot}, {Dir: "new", Ours: making}}}
 }
 
 func (s *Store) path(uid string) string       { return filepath.Join(s.dir, "all", uid) }
@@ -93,6 +100,9 @@ func (s *Store) Lookup(ref string) (string, error) {
 
 // Read returns a snapshot's manifest: microvm.ErrNotFound, microvm.ErrIncompatible when it is newer, or record.ErrDamaged.
 func (s *Store) Read(uid string) (m Manifest, err error) {
+	if !state.ValidUID(uid) {
+		return m, notFound(uid)
+	}
 	err = record.Read(s.file(uid, manifestFile), Version, &m)
 	if errors.Is(err, os.ErrNotExist) || err == nil && !s.leadsTo(m.Name, uid) {
 		return m, notFound(uid)
@@ -110,7 +120,8 @@ func (m *Manifest) whole() bool {
 			return false
 		}
 	}
-	return m.Files[State].Name != "" && m.Files[Memory].Name != "" && (m.Kind == microvm.SnapshotFull || state.ValidUID(m.Parent))
+	parent := m.Kind == microvm.SnapshotFull && m.Parent == "" || m.Kind == microvm.SnapshotDiff && state.ValidUID(m.Parent) && m.Parent != m.UID
+	return m.Files[State].Name != "" && m.Files[Memory].Name != "" && parent
 }
 
 // Listed is a snapshot of a list.
@@ -144,31 +155,51 @@ func (s *Store) List() ([]Listed, error) {
 	return all, nil
 }
 
-// names returns the names of all snapshots, sorted.
+// names returns the names of all snapshots, sorted, or an error when there may be others: what has no name is removed.
 func (s *Store) names() (names []string, err error) {
-	links, err := filepath.Glob(filepath.Join(s.dir, "names", "*", "*"))
-	for _, link := range links {
-		machine, snapshot := filepath.Base(filepath.Dir(link)), filepath.Base(link)
-		if name := machine + "/" + snapshot; microvm.ValidateSnapshotName(name) == nil {
-			names = append(names, name)
+	machines, err := os.ReadDir(filepath.Join(s.dir, "names"))
+	if err != nil {
+		return nil, err
+	}
+	for _, machine := range machines {
+		links, err := os.ReadDir(s.link(machine.Name()))
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // it went with the last name in it, or is not ours
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, link := range links {
+			if name := machine.Name() + "/" + link.Name(); microvm.ValidateSnapshotName(name) == nil {
+				names = append(names, name)
+			}
 		}
 	}
-	slices.SortFunc(names, func(a, b string) int { return strings.Compare(a, b) })
-	return names, err
+	slices.Sort(names)
+	return names, nil
 }
 
 // Bytes returns how much of the host's disk the snapshots' files have. What they share with others is counted as if they did not.
 func (s *Store) Bytes() (sum int64, err error) {
 	for _, dir := range []string{"all", "new"} {
-		files, err := filepath.Glob(filepath.Join(s.dir, dir, "*", "*"))
+		snapshots, err := os.ReadDir(filepath.Join(s.dir, dir))
 		if err != nil {
 			return 0, err
 		}
-		for _, file := range files {
-			sum += disk.Used(file)
+		for _, snapshot := range snapshots {
+			sum += bytesIn(filepath.Join(s.dir, dir, snapshot.Name()))
 		}
 	}
 	return sum, nil
+}
+
+// bytesIn is Bytes of one directory, which may be going.
+func bytesIn(dir string) (sum int64) {
+	files, _ := os.ReadDir(dir)
+	for _, file := range files {
+		sum += disk.Used(filepath.Join(dir, file.Name()))
+	}
+	return sum
 }
 
 // Hold keeps a snapshot from being deleted.
@@ -179,6 +210,9 @@ func (h *Hold) Release() { h.lock.Close() }
 
 // Hold waits, while somebody deletes the snapshot, for the right to use it.
 func (s *Store) Hold(ctx context.Context, uid string) (*Hold, Manifest, error) {
+	if !state.ValidUID(uid) {
+		return nil, Manifest{}, notFound(uid)
+	}
 	lock, err := flock.Share(ctx, s.file(uid, lockFile))
 	if errors.Is(err, os.ErrNotExist) {
 		err = notFound(uid)
@@ -196,10 +230,7 @@ func (s *Store) Hold(ctx context.Context, uid string) (*Hold, Manifest, error) {
 
 // Delete removes a snapshot, unless another is over it, or inUse says who uses it: microvm.ErrBusy.
 func (s *Store) Delete(ctx context.Context, uid string, inUse func() (user string, err error)) error {
-	lock, err := flock.Lock(ctx, s.file(uid, lockFile))
-	if errors.Is(err, os.ErrNotExist) {
-		return notFound(uid)
-	}
+	lock, err := s.alone(ctx, uid)
 	if err != nil {
 		return err
 	}
@@ -207,19 +238,46 @@ func (s *Store) Delete(ctx context.Context, uid string, inUse func() (user strin
 	if err := s.unneeded(uid, inUse); err != nil {
 		return err
 	}
-	names, err := s.names()
-	if err != nil {
+	steps := step.Begin("delete", s.Hook)
+	if err := steps.Do("unname", func() error { return s.unname(uid) }, nil); err != nil {
 		return err
 	}
-	for _, name := range names { // that of the manifest, which may be damaged
-		if !s.leadsTo(name, uid) {
-			continue
-		}
-		if err := s.unlink(name); err != nil {
-			return err
+	return steps.Do("remove", func() error { return s.remove(s.path(uid), uid, steps) }, nil)
+}
+
+// alone waits until nobody holds a snapshot, and keeps it so.
+func (s *Store) alone(ctx context.Context, uid string) (*os.File, error) {
+	if !state.ValidUID(uid) {
+		return nil, notFound(uid)
+	}
+	lock, err := flock.Lock(ctx, s.file(uid, lockFile))
+	if errors.Is(err, os.ErrNotExist) {
+		err = notFound(uid)
+	}
+	return lock, err
+}
+
+// unname frees a snapshot's names: that of its manifest, which may be damaged.
+func (s *Store) unname(uid string) error {
+	names, err := s.names()
+	for _, name := range names {
+		if err == nil && s.leadsTo(name, uid) {
+			err = s.unlink(name)
 		}
 	}
-	return os.RemoveAll(s.path(uid))
+	return err
+}
+
+// removedPrefix begins the names of directories that are being removed, in "new".
+const removedPrefix = ".removed-"
+
+// remove removes a snapshot's directory, whose lock the caller has. It is renamed first: whoever wants the lock makes its file anew, and a directory that others fill can't be removed.
+func (s *Store) remove(dir, uid string, steps *step.Sequence) error {
+	gone := filepath.Join(s.dir, "new", removedPrefix+uid)
+	if err := steps.Do("move", func() error { return os.Rename(dir, gone) }, nil); err != nil {
+		return err
+	}
+	return os.RemoveAll(gone)
 }
 
 // unlink frees a name.
@@ -234,11 +292,13 @@ func (s *Store) unneeded(uid string, inUse func() (string, error)) error {
 	if err != nil {
 		return err
 	}
+	_, own := s.Read(uid)
 	for _, other := range all {
 		if other.Parent == uid {
 			return fmt.Errorf("%w: snapshot %s is over it (flatten or delete that first)", microvm.ErrBusy, other.Name)
 		}
-		if other.Problem != nil && other.UID != uid {
+		// Nobody can restore what is over a damaged one. So of several damaged ones each can be deleted.
+		if other.Problem != nil && other.UID != uid && !errors.Is(own, record.ErrDamaged) {
 			return fmt.Errorf("what snapshot %s is over is not known (delete it): %w", other.Name, other.Problem)
 		}
 	}
@@ -255,10 +315,14 @@ func (s *Store) Sweep() (removed []string, err error) {
 		entries, failed := os.ReadDir(filepath.Join(s.dir, dir))
 		err = errors.Join(err, failed)
 		for _, entry := range entries {
-			if !state.ValidUID(entry.Name()) || dir == "all" && s.hasName(entry.Name()) {
+			path := filepath.Join(s.dir, dir, entry.Name())
+			if strings.HasPrefix(entry.Name(), removedPrefix) {
+				err = errors.Join(err, os.RemoveAll(path))
+			}
+			if !state.ValidUID(entry.Name()) {
 				continue
 			}
-			gone, failed := s.sweep(filepath.Join(s.dir, dir, entry.Name()), entry.Name())
+			gone, failed := s.sweep(path, entry.Name())
 			if err = errors.Join(err, failed); gone {
 				removed = append(removed, entry.Name())
 			}
@@ -267,13 +331,16 @@ func (s *Store) Sweep() (removed []string, err error) {
 	return removed, err
 }
 
-func (s *Store) hasName(uid string) bool {
+func (s *Store) hasName(uid string) (bool, error) {
 	names, err := s.names()
-	return err != nil || slices.ContainsFunc(names, func(name string) bool { return s.leadsTo(name, uid) })
+	return slices.ContainsFunc(names, func(name string) bool { return s.leadsTo(name, uid) }), err
 }
 
-// sweep removes a directory that nobody holds. It may have got its name, or have been removed, meanwhile.
+// sweep removes a directory that has no name, and that nobody holds.
 func (s *Store) sweep(dir, uid string) (gone bool, err error) {
+	if named, err := s.hasName(uid); named || err != nil {
+		return false, err
+	}
 	const glance = 5 * time.Millisecond // a lock that is free is had at once
 	ctx, cancel := context.WithTimeout(context.Background(), glance)
 	defer cancel()
@@ -285,8 +352,9 @@ func (s *Store) sweep(dir, uid string) (gone bool, err error) {
 		return false, err
 	}
 	defer lock.Close()
-	if s.hasName(uid) {
-		return false, nil
+	if named, err := s.hasName(uid); named || err != nil { // it has got one meanwhile
+		return false, err
 	}
-	return true, os.RemoveAll(dir)
+	err = s.remove(dir, uid, step.Begin("sweep", nil))
+	return err == nil, err
 }

@@ -3,20 +3,27 @@
 package snapstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/record"
+	"github.com/tangle-network/microvm-runtime/internal/state"
 )
 
-func newStore(t *testing.T) *Store {
+const page = 4096
+
+func newStore(t testing.TB) *Store {
 	t.Helper()
 	s, err := Open(filepath.Join(t.TempDir(), "snapshots"))
 	if err != nil {
@@ -25,294 +32,395 @@ func newStore(t *testing.T) *Store {
 	return s
 }
 
-// draft is one whose files are written.
-func (s *Store) draft(t *testing.T, memory string) *Draft {
+// sparse makes a file of so many pages, with those that are given: each is full of its letter.
+func sparse(t testing.TB, path string, pages int64, data map[int64]byte) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = f.Truncate(pages * page)
+	for at, letter := range data {
+		_, failed := f.WriteAt(bytes.Repeat([]byte{letter}, page), at*page)
+		err = errors.Join(err, failed)
+	}
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// memoryPages is large enough that holes show.
+const memoryPages = 2048
+
+// draft begins a snapshot and fills it. Parent is that of a diff.
+func draft(t testing.TB, s *Store, parent string, memory map[int64]byte) (*Draft, *Manifest) {
 	t.Helper()
 	d, err := s.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for file, text := range map[string]string{State: "state", Memory: memory, Disk: "disk"} {
-		if err := os.WriteFile(d.Path(file), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+	sparse(t, d.Path(State), 1, map[int64]byte{0: 's'})
+	sparse(t, d.Path(Memory), memoryPages, memory)
+	sparse(t, d.Path(Disk), 512, map[int64]byte{3: 'd'})
+	m := &Manifest{Kind: microvm.SnapshotFull, Parent: parent, Created: time.Now().Round(0), Machine: state.NewUID(), Layout: 1, Firecracker: "1.12.1", Spec: microvm.Spec{VCPUs: 1, MemoryMiB: 8, Diskless: true}}
+	if parent != "" {
+		m.Kind = microvm.SnapshotDiff
 	}
-	return d
+	return d, m
 }
 
-// make makes a snapshot, of a kind over parent where that is not empty.
-func (s *Store) make(t *testing.T, name, memory, parent string) Manifest {
-	t.Helper()
-	d := s.draft(t, memory)
-	m := Manifest{Kind: microvm.SnapshotFull, Created: time.Unix(1, 0)}
-	if parent != "" {
-		m.Kind, m.Parent = microvm.SnapshotDiff, parent
+// commit is what a driver does with a draft that is filled.
+func commit(ctx context.Context, d *Draft, m *Manifest, name string) (err error) {
+	if err = d.Seal(ctx, name, m); err == nil {
+		err = d.Place()
 	}
-	if err := errors.Join(d.Seal(t.Context(), name, &m), d.Place(), d.Bind(name), d.Close()); err != nil {
+	if err == nil {
+		if err = d.Bind(name); err != nil {
+			err = errors.Join(err, d.Unbind(name))
+		}
+	}
+	return errors.Join(err, d.Close())
+}
+
+// snapshot makes one.
+func snapshot(t testing.TB, s *Store, name, parent string, memory map[int64]byte) Manifest {
+	t.Helper()
+	d, m := draft(t, s, parent, memory)
+	if err := commit(t.Context(), d, m, name); err != nil {
 		t.Fatal(err)
 	}
-	return m
+	return *m
 }
 
 func nobody() (string, error) { return "", nil }
 
-func (s *Store) listed(t *testing.T) (names []string) {
+// listed returns the names of all snapshots, and fails the test for one that can't be read.
+func listed(t testing.TB, s *Store) (names []string) {
 	t.Helper()
 	all, err := s.List()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, one := range all {
+		if one.Problem != nil {
+			t.Errorf("%s: %v", one.Name, one.Problem)
+		}
 		names = append(names, one.Name)
 	}
 	return names
 }
 
-// empty fails the test unless nothing is left of any snapshot.
-func (s *Store) empty(t *testing.T) {
+// entries returns what is in one of the store's directories.
+func entries(t testing.TB, s *Store, dir string) (names []string) {
 	t.Helper()
-	left, _ := filepath.Glob(filepath.Join(s.dir, "*", "*"))
-	if len(left) > 0 {
-		t.Errorf("left: %q", left)
-	}
-}
-
-func TestSnapshotIsFoundByNameAndUID(t *testing.T) {
-	s := newStore(t)
-	m := s.make(t, "one/warm", "memory", "")
-	s.make(t, "a/first", "memory", "")
-	for _, ref := range []string{"one/warm", m.UID} {
-		if uid, err := s.Lookup(ref); err != nil || uid != m.UID {
-			t.Errorf("%s: %s, %v", ref, uid, err)
-		}
-	}
-	for _, ref := range []string{"one/other", "warm", "one/..", "", "aaaaaaaaaaaa"} {
-		if _, err := s.Lookup(ref); !errors.Is(err, microvm.ErrNotFound) {
-			t.Errorf("%q: %v", ref, err)
-		}
-	}
-	if got := s.listed(t); !slices.Equal(got, []string{"a/first", "one/warm"}) {
-		t.Errorf("list %q", got)
-	}
-	if info, err := os.Stat(s.Path(&m, Memory)); err != nil || info.Mode() != 0o444 || m.Files[Memory].Size != 6 {
-		t.Errorf("memory %v, %v, %+v", info.Mode(), err, m.Files)
-	}
-}
-
-// TestUnnamedIsNone: a draft that is not bound is no snapshot, however far it came, and goes with its maker.
-func TestUnnamedIsNone(t *testing.T) {
-	for name, until := range map[string]func(d *Draft, m *Manifest) error{
-		"begun":  func(*Draft, *Manifest) error { return nil },
-		"sealed": func(d *Draft, m *Manifest) error { return d.Seal(t.Context(), "one/warm", m) },
-		"placed": func(d *Draft, m *Manifest) error { return errors.Join(d.Seal(t.Context(), "one/warm", m), d.Place()) },
-		"bound and unbound": func(d *Draft, m *Manifest) error {
-			return errors.Join(d.Seal(t.Context(), "one/warm", m), d.Place(), d.Bind("one/warm"), d.Unbind("one/warm"))
-		},
-	} {
-		for _, killed := range []bool{false, true} {
-			s := newStore(t)
-			d := s.draft(t, "memory")
-			m := &Manifest{Kind: microvm.SnapshotFull}
-			if err := until(d, m); err != nil {
-				t.Fatal(err)
-			}
-			if removed, err := s.Sweep(); err != nil || len(removed) > 0 {
-				t.Errorf("%s: what is being made was swept: %q, %v", name, removed, err)
-			}
-			if got := s.listed(t); len(got) > 0 {
-				t.Errorf("%s: list %q", name, got)
-			}
-			if _, err := s.Lookup(d.UID()); !errors.Is(err, microvm.ErrNotFound) {
-				t.Errorf("%s: %v", name, err)
-			}
-			if killed {
-				d.lock.Close() // as the kernel does for who is killed
-				if removed, err := s.Sweep(); err != nil || !slices.Equal(removed, []string{d.UID()}) {
-					t.Errorf("%s: swept %q, %v", name, removed, err)
-				}
-			} else if err := d.Close(); err != nil {
-				t.Errorf("%s: %v", name, err)
-			}
-			s.empty(t)
-		}
-	}
-}
-
-func TestNameIsTaken(t *testing.T) {
-	s := newStore(t)
-	first := s.make(t, "one/warm", "memory", "")
-	d := s.draft(t, "other")
-	if err := errors.Join(d.Seal(t.Context(), "one/warm", &Manifest{Kind: microvm.SnapshotFull}), d.Place()); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Bind("one/warm"); !errors.Is(err, microvm.ErrExists) {
-		t.Errorf("bind: %v", err)
-	}
-	if err := d.Close(); err != nil {
-		t.Error(err)
-	}
-	if uid, err := s.Lookup("one/warm"); err != nil || uid != first.UID {
-		t.Errorf("%s, %v", uid, err)
-	}
-	if all, _ := filepath.Glob(filepath.Join(s.dir, "[an]*", "????????????")); len(all) != 1 {
-		t.Errorf("there are %q", all)
-	}
-}
-
-func TestDeleteNotWhatIsNeeded(t *testing.T) {
-	s := newStore(t)
-	parent := s.make(t, "one/first", "memory", "")
-	child := s.make(t, "one/second", "memorx", parent.UID)
-	if err := s.Delete(t.Context(), parent.UID, nobody); !errors.Is(err, microvm.ErrBusy) || !strings.Contains(err.Error(), "one/second") {
-		t.Errorf("under another: %v", err)
-	}
-	if err := s.Delete(t.Context(), child.UID, func() (string, error) { return "two", nil }); !errors.Is(err, microvm.ErrBusy) || !strings.Contains(err.Error(), "two") {
-		t.Errorf("in use: %v", err)
-	}
-	hold, _, err := s.Hold(t.Context(), child.UID)
+	all, err := os.ReadDir(filepath.Join(s.dir, dir))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	if err := s.Delete(ctx, child.UID, nobody); !errors.Is(err, microvm.ErrBusy) {
-		t.Errorf("held: %v", err)
+	for _, entry := range all {
+		names = append(names, entry.Name())
 	}
-	hold.Release()
-	for _, uid := range []string{child.UID, parent.UID} {
-		if err := s.Delete(t.Context(), uid, nobody); err != nil {
-			t.Error(err)
-		}
-		if err := s.Delete(t.Context(), uid, nobody); !errors.Is(err, microvm.ErrNotFound) {
-			t.Errorf("once more: %v", err)
-		}
-		if _, _, err := s.Hold(t.Context(), uid); !errors.Is(err, microvm.ErrNotFound) {
-			t.Errorf("held once it is gone: %v", err)
-		}
-	}
-	s.empty(t)
+	return names
 }
 
-// TestDamage: what is not what was written is found, and named; the rest is listed all the same, and what is damaged can be deleted.
-func TestDamage(t *testing.T) {
+// TestSnapshotIsFound by its name and its uid, as it was written down, until it is deleted.
+func TestSnapshotIsFound(t *testing.T) {
 	s := newStore(t)
-	s.make(t, "one/good", "memory", "")
+	m := snapshot(t, s, "vm/warm", "", map[int64]byte{5: 'a'})
+	for _, ref := range []string{"vm/warm", m.UID} {
+		if uid, err := s.Lookup(ref); err != nil || uid != m.UID {
+			t.Errorf("%s: %q, %v", ref, uid, err)
+		}
+	}
+	for _, ref := range []string{"vm/cold", "vm", "", "../x", "vm/..", "aaaaaaaaaaaa", m.UID + "/" + m.UID} {
+		if uid, err := s.Lookup(ref); !errors.Is(err, microvm.ErrNotFound) {
+			t.Errorf("%q: %q, %v", ref, uid, err)
+		}
+	}
+	got, err := s.Read(m.UID)
+	if err != nil || fmt.Sprint(got) != fmt.Sprint(m) || got.Files[Memory].Size != memoryPages*page || got.Files[Memory].Data > 64*page {
+		t.Errorf("%+v, %v, want %+v", got, err, m)
+	}
 	for _, file := range []string{State, Memory, Disk} {
-		m := s.make(t, "one/"+file, "memory", "")
-		if err := s.Check(t.Context(), m.UID); err != nil {
-			t.Error(err)
-		}
-		path := s.Path(&m, file)
-		text, _ := os.ReadFile(path)
-		text[len(text)-1] ^= 1
-		if err := os.WriteFile(path, text, 0o444); err != nil {
-			t.Fatal(err)
-		}
-		for _, check := range []func(context.Context, string) error{s.Verify, s.Check} {
-			if err := check(t.Context(), m.UID); !errors.Is(err, microvm.ErrIncompatible) || !strings.Contains(err.Error(), file) {
-				t.Errorf("%s: %v", file, err)
-			}
-		}
-		os.Remove(path)
-		if err := s.Verify(t.Context(), m.UID); !errors.Is(err, microvm.ErrIncompatible) {
-			t.Errorf("without %s: %v", file, err)
+		if info, err := os.Lstat(s.Path(&m, file)); err != nil || info.Mode() != 0o444 {
+			t.Error(file, info.Mode(), err)
 		}
 	}
-	torn := s.make(t, "one/torn", "memory", "")
-	path := filepath.Join(s.path(torn.UID), manifestFile)
-	text, _ := os.ReadFile(path)
-	if err := os.WriteFile(path, text[:len(text)/2], 0o600); err != nil {
+	if err := s.Delete(t.Context(), m.UID, nobody); err != nil {
 		t.Fatal(err)
 	}
-	all, err := s.List()
-	if err != nil || len(all) != 5 || !errors.Is(all[4].Problem, record.ErrDamaged) || all[4].UID != torn.UID {
-		t.Errorf("list %+v, %v", all, err)
+	if _, err := s.Lookup(m.UID); !errors.Is(err, microvm.ErrNotFound) {
+		t.Error(err)
 	}
-	if err := s.Delete(t.Context(), torn.UID, nobody); err != nil {
-		t.Errorf("delete what is damaged: %v", err)
+	for _, dir := range []string{"names", "all", "new"} {
+		if left := entries(t, s, dir); len(left) > 0 {
+			t.Errorf("%s has %q", dir, left)
+		}
+	}
+	if err := s.Delete(t.Context(), m.UID, nobody); !errors.Is(err, microvm.ErrNotFound) {
+		t.Error(err)
+	}
+	snapshot(t, s, "vm/warm", "", nil) // the name is free again
+}
+
+// TestPathsOfAnyForm: what a directory's name has means nothing, and nobody's snapshot is taken for a leftover by it.
+func TestPathsOfAnyForm(t *testing.T) {
+	s, err := Open(filepath.Join(t.TempDir(), "[a]*?"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapshot(t, s, "vm/warm", "", map[int64]byte{1: 'a'})
+	if removed, err := s.Sweep(); err != nil || len(removed) > 0 {
+		t.Errorf("removed %q, %v", removed, err)
+	}
+	if names := listed(t, s); !slices.Equal(names, []string{"vm/warm"}) {
+		t.Errorf("%q", names)
+	}
+	if sum, err := s.Bytes(); err != nil || sum == 0 {
+		t.Error(sum, err)
 	}
 }
 
-// TestCheckRemembers: what was looked at is not looked at again in the same boot, also when it has got links since.
-func TestCheckRemembers(t *testing.T) {
+// TestNamesThatCanNotBeRead: nothing is a leftover while it is not known what has a name.
+func TestNamesThatCanNotBeRead(t *testing.T) {
 	s := newStore(t)
-	m := s.make(t, "one/warm", "memory", "")
-	if !s.isChecked(&m) {
-		t.Error("what was just written is not known to be good")
-	}
-	if err := os.Link(s.Path(&m, Memory), filepath.Join(t.TempDir(), "link")); err != nil {
+	m := snapshot(t, s, "vm/warm", "", nil)
+	names, away := filepath.Join(s.dir, "names"), filepath.Join(s.dir, "away")
+	if err := errors.Join(os.Rename(names, away), os.WriteFile(names, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if !s.isChecked(&m) {
-		t.Error("a link makes it unknown")
+	if removed, err := s.Sweep(); err == nil || len(removed) > 0 {
+		t.Errorf("removed %q, %v", removed, err)
 	}
-	s.bootID = "another"
-	if s.isChecked(&m) {
-		t.Error("it is known after a reboot")
+	if _, err := s.List(); err == nil {
+		t.Error("there seem to be none")
 	}
-	if err := s.Check(t.Context(), m.UID); err != nil || !s.isChecked(&m) {
-		t.Errorf("checked: %v", err)
-	}
-}
-
-// TestFlatten merges a chain of three, of which each has a part.
-func TestFlatten(t *testing.T) {
-	s := newStore(t)
-	const block = 4096
-	write := func(name, parent string, parts map[int64]string) Manifest {
-		t.Helper()
-		d := s.draft(t, "")
-		f, err := os.Create(d.Path(Memory))
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = f.Truncate(4 * block)
-		for at, text := range parts {
-			_, failed := f.WriteAt([]byte(strings.Repeat(text, block)), at*block)
-			err = errors.Join(err, failed)
-		}
-		m := Manifest{Kind: microvm.SnapshotFull}
-		if parent != "" {
-			m.Kind, m.Parent = microvm.SnapshotDiff, parent
-		}
-		if err := errors.Join(err, f.Close(), d.Seal(t.Context(), name, &m), d.Place(), d.Bind(name), d.Close()); err != nil {
-			t.Fatal(err)
-		}
-		return m
-	}
-	a := write("one/a", "", map[int64]string{0: "a", 1: "a", 2: "a"})
-	b := write("one/b", a.UID, map[int64]string{1: "b", 3: "b"})
-	c := write("one/c", b.UID, map[int64]string{2: "\x00", 3: "c"})
-	if err := s.Flatten(t.Context(), c.UID); err != nil {
+	if err := errors.Join(os.Remove(names), os.Rename(away, names)); err != nil {
 		t.Fatal(err)
 	}
-	for _, uid := range []string{b.UID, a.UID} {
-		if err := s.Delete(t.Context(), uid, nobody); err != nil {
-			t.Error(err)
-		}
-	}
-	m, err := s.Read(c.UID)
-	if err != nil || m.Kind != microvm.SnapshotFull || m.Parent != "" {
-		t.Fatalf("%+v, %v", m, err)
-	}
-	text, err := os.ReadFile(s.Path(&m, Memory))
-	want := strings.Repeat("a", block) + strings.Repeat("b", block) + strings.Repeat("\x00", block) + strings.Repeat("c", block)
-	if err != nil || string(text) != want {
-		t.Errorf("merged wrongly: %v", err)
-	}
-	if err := errors.Join(s.Verify(t.Context(), c.UID), s.Flatten(t.Context(), c.UID)); err != nil {
+	if err := s.Verify(t.Context(), m.UID); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestNewerManifest: one of a newer program is refused, and not taken for damage.
-func TestNewerManifest(t *testing.T) {
+// TestNameIsTaken by one of those who want it at once, and the others leave nothing.
+func TestNameIsTaken(t *testing.T) {
 	s := newStore(t)
-	m := s.make(t, "one/warm", "memory", "")
-	if err := record.Write(filepath.Join(s.path(m.UID), manifestFile), Version+1, m, false); err != nil {
+	var wg sync.WaitGroup
+	errs := make([]error, 8)
+	for i := range errs {
+		d, m := draft(t, s, "", nil)
+		wg.Go(func() { errs[i] = commit(t.Context(), d, m, "vm/warm") })
+	}
+	wg.Wait()
+	made := 0
+	for _, err := range errs {
+		if err == nil {
+			made++
+		} else if !errors.Is(err, microvm.ErrExists) {
+			t.Error(err)
+		}
+	}
+	if names := listed(t, s); made != 1 || len(names) != 1 || len(entries(t, s, "all")) != 1 || len(entries(t, s, "new")) != 0 {
+		t.Errorf("%d were made: %q, %q, %q", made, names, entries(t, s, "all"), entries(t, s, "new"))
+	}
+}
+
+// TestBeginWhileSwept: a draft is never taken for a leftover between its making and its lock.
+func TestBeginWhileSwept(t *testing.T) {
+	s := newStore(t)
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if _, err := s.Sweep(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 300 {
+		d, err := s.Begin(t.Context())
+		if err == nil {
+			err = errors.Join(os.WriteFile(d.Path(State), nil, 0o600), d.Close())
+		}
+		if err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(done)
+	wg.Wait()
+}
+
+// TestHoldAgainstDelete: who holds a snapshot keeps it, and who comes while it is deleted finds none.
+func TestHoldAgainstDelete(t *testing.T) {
+	s := newStore(t)
+	m := snapshot(t, s, "vm/warm", "", nil)
+	hold, held, err := s.Hold(t.Context(), m.UID)
+	if err != nil || held.Name != "vm/warm" {
+		t.Fatal(held, err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Delete(ended, m.UID, nobody); !errors.Is(err, microvm.ErrBusy) {
+		t.Error(err)
+	}
+	second, _, err := s.Hold(t.Context(), m.UID)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Read(m.UID); !errors.Is(err, microvm.ErrIncompatible) {
-		t.Errorf("read: %v", err)
+	hold.Release()
+	second.Release()
+	entered, goOn, deleted := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		deleted <- s.Delete(t.Context(), m.UID, func() (string, error) {
+			close(entered)
+			<-goOn
+			return "", nil
+		})
+	}()
+	<-entered
+	waiting := make(chan error, 1)
+	go func() {
+		_, _, err := s.Hold(t.Context(), m.UID)
+		waiting <- err
+	}()
+	close(goOn)
+	if err := <-deleted; err != nil {
+		t.Error(err)
 	}
+	if err := <-waiting; !errors.Is(err, microvm.ErrNotFound) {
+		t.Error("held what was deleted:", err)
+	}
+}
+
+// TestDeleteNamesWhoNeedsIt: the diff that is over it, or a machine, and nothing of it goes then.
+func TestDeleteNamesWhoNeedsIt(t *testing.T) {
+	s := newStore(t)
+	below := snapshot(t, s, "vm/below", "", map[int64]byte{1: 'a'})
+	over := snapshot(t, s, "vm/over", below.UID, map[int64]byte{2: 'b'})
+	if err := s.Delete(t.Context(), below.UID, nobody); !errors.Is(err, microvm.ErrBusy) || !strings.Contains(err.Error(), "vm/over") {
+		t.Error(err)
+	}
+	if err := s.Delete(t.Context(), over.UID, func() (string, error) { return "clone7", nil }); !errors.Is(err, microvm.ErrBusy) || !strings.Contains(err.Error(), "clone7") {
+		t.Error(err)
+	}
+	if err := s.Verify(t.Context(), over.UID); err != nil {
+		t.Error(err)
+	}
+	for _, uid := range []string{over.UID, below.UID} {
+		if err := s.Delete(t.Context(), uid, nobody); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestDamagedManifest is told, and can be deleted, also where there are several.
+func TestDamagedManifest(t *testing.T) {
+	s := newStore(t)
+	good := snapshot(t, s, "vm/good", "", nil)
+	var torn []string
+	for i := range 2 {
+		m := snapshot(t, s, fmt.Sprintf("vm/torn%d", i), "", nil)
+		path := s.file(m.UID, manifestFile)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, text[:len(text)*(i+1)/3], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Read(m.UID); !errors.Is(err, record.ErrDamaged) {
+			t.Error(err)
+		}
+		torn = append(torn, m.UID)
+	}
+	all, err := s.List()
+	if err != nil || len(all) != 3 || all[0].Problem != nil || all[1].Problem == nil || all[2].Problem == nil || all[1].Name != "vm/torn0" {
+		t.Errorf("%+v, %v", all, err)
+	}
+	if err := s.Delete(t.Context(), good.UID, nobody); err == nil {
+		t.Error("a torn one may be over it")
+	}
+	for _, uid := range append(torn, good.UID) {
+		if err := s.Delete(t.Context(), uid, nobody); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestManifestOfAnotherVersion: version 1 stays readable, a newer one is refused and can't be deleted from under its child.
+func TestManifestOfAnotherVersion(t *testing.T) {
+	s := newStore(t)
+	uid := "mbrxw2lomzxw" // that of testdata
+	text, err := os.ReadFile("testdata/v1/manifest.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.MkdirAll(s.path(uid), 0o700), os.Mkdir(s.link("vm"), 0o700), os.Symlink("../../all/"+uid, s.link("vm/warm")), os.WriteFile(s.file(uid, manifestFile), text, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.Read(uid)
+	if err != nil || m.Kind != microvm.SnapshotDiff || m.Parent != "aaaaaaaaaaaa" || m.Spec.MemoryMiB != 128 || m.Files[Memory].Data != 8192 || m.Shared.Base != "/state/store/files/b" || m.CPU.Flags[0] != "avx" ||
+		m.Labels["team"] != "a" || m.Stood != 7*time.Millisecond || m.Created.Year() != 2026 || !m.Agent || !m.Ephemeral {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if err := record.Write(s.file(uid, manifestFile), Version+1, m, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Read(uid); !errors.Is(err, microvm.ErrIncompatible) {
+		t.Error(err)
+	}
+	good := snapshot(t, s, "vm/good", "", nil)
+	if err := s.Delete(t.Context(), good.UID, nobody); !errors.Is(err, microvm.ErrIncompatible) {
+		t.Error("the newer one may be over it:", err)
+	}
+}
+
+// TestManifestNamesNothingOutside of its snapshot.
+func TestManifestNamesNothingOutside(t *testing.T) {
+	s := newStore(t)
+	good := snapshot(t, s, "vm/warm", "", nil)
+	for what, change := range map[string]func(m *Manifest){
+		"a path":          func(m *Manifest) { m.Files[State] = File{Name: "../../x"} },
+		"another's file":  func(m *Manifest) { m.Files[Disk] = File{Name: manifestFile} },
+		"an unknown file": func(m *Manifest) { m.Files["more"] = File{Name: "memory"} },
+		"no memory":       func(m *Manifest) { delete(m.Files, Memory) },
+		"another uid":     func(m *Manifest) { m.UID = "aaaaaaaaaaaa" },
+		"a diff of none":  func(m *Manifest) { m.Kind = microvm.SnapshotDiff },
+		"a full of some":  func(m *Manifest) { m.Parent = "aaaaaaaaaaaa" },
+		"itself":          func(m *Manifest) { m.Kind, m.Parent = microvm.SnapshotDiff, m.UID },
+	} {
+		m, err := s.Read(good.UID)
+		if err != nil {
+			t.Fatal(what, err)
+		}
+		change(&m)
+		if err := record.Write(s.file(good.UID, manifestFile), Version, m, false); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Read(good.UID); !errors.Is(err, record.ErrDamaged) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if err := record.Write(s.file(good.UID, manifestFile), Version, good, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// random is memory that differs in each page.
+func random(pages int) map[int64]byte {
+	data := map[int64]byte{}
+	for range pages {
+		data[rand.Int64N(memoryPages)] = byte(rand.IntN(256))
+	}
+	return data
 }

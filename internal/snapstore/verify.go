@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/flock"
 	"github.com/tangle-network/microvm-runtime/internal/record"
 	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
@@ -62,23 +63,22 @@ func zeros(b []byte) bool { return bytes.Equal(b, zeroBlock[:len(b)]) }
 
 // Verify reads all files of a snapshot, and of those that it is over: microvm.ErrIncompatible names the one that is not what was written.
 func (s *Store) Verify(ctx context.Context, uid string) error {
-	return s.chain(uid, func(m *Manifest) error { return s.verify(ctx, m) })
+	return s.chain(ctx, uid, func(m *Manifest) error { return s.verify(ctx, m) })
 }
 
-// chain calls a function for a snapshot, and those that it is over.
-func (s *Store) chain(uid string, do func(*Manifest) error) error {
-	for seen := map[string]bool{}; uid != "" && !seen[uid]; {
-		seen[uid] = true
-		m, err := s.Read(uid)
-		if err == nil {
-			err = do(&m)
-		}
-		if err != nil {
+// chain calls a function for a snapshot, once it has for the one that it is over. None of them goes, or is flattened, meanwhile.
+func (s *Store) chain(ctx context.Context, uid string, do func(*Manifest) error) error {
+	hold, m, err := s.Hold(ctx, uid)
+	if err != nil {
+		return err
+	}
+	defer hold.Release()
+	if m.Parent != "" {
+		if err := s.chain(ctx, m.Parent, do); err != nil {
 			return err
 		}
-		uid = m.Parent
 	}
-	return nil
+	return do(&m)
 }
 
 func (s *Store) verify(ctx context.Context, m *Manifest) error {
@@ -96,7 +96,11 @@ func (s *Store) verify(ctx context.Context, m *Manifest) error {
 			return fmt.Errorf("%w: snapshot %s: %s is not what was written: its hash is %s, not %s", microvm.ErrIncompatible, m.Name, file.Name, sum, file.SHA256)
 		}
 	}
-	return s.remember(s.path(m.UID), m)
+	if err := s.verifyFlat(ctx, m); err != nil {
+		return err
+	}
+	s.remember(ctx, m)
+	return nil
 }
 
 // checkedFile remembers, for a boot of the host, which files have been found to be what was written.
@@ -124,21 +128,42 @@ func identify(path string) (identity, error) {
 	return identity{Device: stat.Dev, Inode: stat.Ino, Size: info.Size(), ModTime: info.ModTime().UnixNano()}, nil
 }
 
-func (s *Store) remember(dir string, m *Manifest) error {
+// remember writes down that a snapshot's files are what was written. Nothing depends on it: where there is no space left for it, they are read again.
+func (s *Store) remember(ctx context.Context, m *Manifest) {
+	lock, err := flock.Lock(ctx, s.file(m.UID, checkedFile+".lock"))
+	if err != nil {
+		return
+	}
+	defer lock.Close()
+	_ = s.note(s.path(m.UID), m)
+}
+
+func (s *Store) note(dir string, m *Manifest) error {
 	c := checked{BootID: s.bootID, Files: map[string]identity{}}
-	for _, file := range m.Files {
-		id, err := identify(filepath.Join(dir, file.Name))
+	for _, name := range m.present(dir) {
+		id, err := identify(filepath.Join(dir, name))
 		if err != nil {
 			return err
 		}
-		c.Files[file.Name] = id
+		c.Files[name] = id
 	}
 	return record.Write(filepath.Join(dir, checkedFile), Version, c, false)
 }
 
+// present returns the names of a snapshot's files, and of the whole memory that was made of a diff.
+func (m *Manifest) present(dir string) (names []string) {
+	for _, file := range m.Files {
+		names = append(names, file.Name)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, flat)); err == nil && m.Kind == microvm.SnapshotDiff {
+		names = append(names, flat)
+	}
+	return names
+}
+
 // Check is Verify once in a boot of the host.
 func (s *Store) Check(ctx context.Context, uid string) error {
-	return s.chain(uid, func(m *Manifest) error {
+	return s.chain(ctx, uid, func(m *Manifest) error {
 		if s.isChecked(m) {
 			return nil
 		}
@@ -151,9 +176,8 @@ func (s *Store) isChecked(m *Manifest) bool {
 	if err := record.Read(s.file(m.UID, checkedFile), Version, &c); err != nil || c.BootID != s.bootID {
 		return false
 	}
-	for _, file := range m.Files {
-		id, err := identify(s.file(m.UID, file.Name))
-		if err != nil || id != c.Files[file.Name] || id.Size != file.Size {
+	for _, name := range m.present(s.path(m.UID)) {
+		if id, err := identify(s.file(m.UID, name)); err != nil || id != c.Files[name] {
 			return false
 		}
 	}
