@@ -122,9 +122,6 @@ func (r *renewing) setClock() (string, error) {
 }
 
 func (r *renewing) addEntropy() (string, error) {
-	if r.system.noReseed {
-		return "", errNothing("switched off by a test")
-	}
 	return fmt.Sprintf("%d bytes", len(r.request.Entropy)), r.system.addEntropy(r.request.Entropy)
 }
 

@@ -23,7 +23,6 @@ type system struct {
 	addEntropy  func([]byte) error
 	setHostname func(string) error
 	root        string // what paths are below; empty for the system's own
-	noReseed    bool   // a renewal leaves the generator of random numbers as it is: for a test that shows what then happens
 }
 
 // change decodes a request that changes the system, and answers with what change returns.
