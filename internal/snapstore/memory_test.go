@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -60,8 +61,8 @@ func TestMemoryOfDiffs(t *testing.T) {
 		uids = append(uids, snapshot(t, s, fmt.Sprintf("vm/s%d", i+1), uids[i], written).UID)
 		states = append(states, maps.Clone(now))
 	}
-	for i := len(uids) - 1; i >= 0; i-- {
-		holds(t, s, uids[i], states[i])
+	for i, uid := range slices.Backward(uids) {
+		holds(t, s, uid, states[i])
 	}
 	if err := s.Flatten(t.Context(), uids[2]); err != nil {
 		t.Fatal(err)
