@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/icmp"
@@ -140,6 +141,9 @@ func read(conn net.Conn) error {
 	return err
 }
 
+// pings numbers echo requests: each is a flow of its own. One that goes on keeps the rule that it began by.
+var pings atomic.Uint32
+
 func (m *machine) ping(to string) string {
 	m.Helper()
 	var conn net.PacketConn
@@ -152,13 +156,22 @@ func (m *machine) ping(to string) string {
 	}
 	defer conn.Close()
 	before := m.counters()
-	message, _ := (&icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: os.Getpid() & 0xffff, Seq: 1, Data: []byte("x")}}).Marshal(nil)
+	id := int(pings.Add(1) & 0xffff)
+	message, _ := (&icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: id, Seq: 1, Data: []byte("x")}}).Marshal(nil)
 	if _, err := conn.WriteTo(message, &net.IPAddr{IP: net.ParseIP(to)}); err != nil {
 		m.Fatal(err)
 	}
 	return m.outcome(before, func() error {
 		conn.SetReadDeadline(time.Now().Add(soon))
-		_, _, err := conn.ReadFrom(make([]byte, 128))
+		part := make([]byte, 128)
+		n, _, err := conn.ReadFrom(part)
+		if err != nil {
+			return err
+		}
+		answer, err := icmp.ParseMessage(ipv4.ICMPTypeEcho.Protocol(), part[:n])
+		if echo, ok := answer.Body.(*icmp.Echo); err == nil && ok && echo.ID != id {
+			return os.ErrDeadlineExceeded // another's answer
+		}
 		return err
 	})
 }
