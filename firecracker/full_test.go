@@ -222,7 +222,7 @@ func TestRealNoDescriptors(t *testing.T) {
 	defer r.destroy(runs)
 	r.start(runs)
 	refused, worked := 0, 0
-	for files := uint64(12); files < 80; files++ { // with fewer no runtime opens
+	for files := uint64(14); files < 80; files++ { // with fewer no runtime opens
 		said := r.together(order{Verb: "start", Name: "one", Files: files})[0][0]
 		switch {
 		case said == "ok":
