@@ -33,10 +33,8 @@ func newChildren(reaper bool, w *workload) *children {
 	return &children{reaper: reaper, workload: w, known: map[int]*child{}}
 }
 
-// start starts a command in the workload as the leader of a session of its own, whose terminal its standard input may be. While the workload stands it waits.
+// start starts a command in the workload as the leader of a session of its own, whose terminal its standard input may be. The caller has entered the workload.
 func (c *children) start(command *command, files []*os.File, terminal bool) (*child, error) {
-	c.workload.gate.RLock()
-	defer c.workload.gate.RUnlock()
 	sys := &syscall.SysProcAttr{Setsid: true, Setctty: terminal, Credential: command.credential}
 	c.workload.attr(sys)
 	return c.launch(command, files, sys)

@@ -3,6 +3,8 @@
 package agent
 
 import (
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -37,10 +39,18 @@ const restPatience = 100 * time.Millisecond
 type renewing struct {
 	*Server
 	request *wire.Renew
+	arrived time.Time // when the request came: its time was the host's then
 	items   []wire.RenewedItem
 }
 
+// remembered is one that was done.
+type remembered struct {
+	of    [sha256.Size]byte
+	items []wire.RenewedItem
+}
+
 func (s *Server) renew(w http.ResponseWriter, r *http.Request) {
+	arrived := time.Now()
 	change(s, w, r, func(request *wire.Renew) (any, error) {
 		defer func() {
 			clear(request.Entropy)
@@ -51,9 +61,10 @@ func (s *Server) renew(w http.ResponseWriter, r *http.Request) {
 		if err := checkRenew(request); err != nil {
 			return nil, err
 		}
+		s.workload.hold(request.Token)
 		s.renewal.Lock() // a host that lost its connection asks again
 		defer s.renewal.Unlock()
-		one := &renewing{Server: s, request: request}
+		one := &renewing{Server: s, request: request, arrived: arrived}
 		if one.run() {
 			if _, err := s.workload.thaw(request.Token); err != nil {
 				return nil, fmt.Errorf("thaw: %w", err)
@@ -84,10 +95,39 @@ type errNothing string
 
 func (e errNothing) Error() string { return string(e) }
 
-// run does all, in this order, and says whether the workload may go on: nothing mandatory failed.
+// run does all, in this order, and says whether the workload may go on: nothing mandatory failed. Of one that was done, and is asked for again, it sets the clock by the later question, gives
+// random numbers, and says what became of the rest: hooks that take longer than a host's patience would be run for ever.
 func (r *renewing) run() bool {
 	r.do("clock", true, r.setClock)
 	r.do("entropy", true, r.addEntropy)
+	const timed = 2
+	of := r.digest()
+	if again := r.renewed.items != nil && r.renewed.of == of; again {
+		r.items = append(r.items, r.renewed.items[timed:]...)
+		return !r.failed()
+	}
+	r.doRest()
+	if r.failed() {
+		return false
+	}
+	r.renewed = remembered{of, r.items}
+	return true
+}
+
+// digest tells renewals from others, whatever their times and random bytes.
+func (r *renewing) digest() [sha256.Size]byte {
+	same := *r.request
+	same.Unix, same.Entropy = 0, nil
+	text, _ := json.Marshal(same) // texts and bytes alone: it can't fail
+	defer clear(text)
+	return sha256.Sum256(text)
+}
+
+func (r *renewing) failed() bool {
+	return slices.ContainsFunc(r.items, func(item wire.RenewedItem) bool { return item.Mandatory && item.Error != "" })
+}
+
+func (r *renewing) doRest() {
 	r.do("machine-id", true, r.setMachineID)
 	r.do("hostname", true, r.nameHost)
 	r.do("generation", true, r.setGeneration)
@@ -95,14 +135,10 @@ func (r *renewing) run() bool {
 	r.do("secrets", true, r.setSecrets)
 	r.do("ssh-host-keys", false, r.makeHostKeys)
 	r.runHooks()
-	return !slices.ContainsFunc(r.items, func(item wire.RenewedItem) bool { return item.Mandatory && item.Error != "" })
 }
 
 // do does one thing, and notes what became of it.
 func (r *renewing) do(name string, mandatory bool, do func() (detail string, err error)) {
-	if len(r.items) >= wire.MaxItems {
-		return
-	}
 	detail, err := do()
 	item := wire.RenewedItem{Item: name, Mandatory: mandatory, Detail: cut(detail), Done: err == nil}
 	if nothing, ok := errors.AsType[errNothing](err); ok {
@@ -116,7 +152,7 @@ func (r *renewing) do(name string, mandatory bool, do func() (detail string, err
 func cut(text string) string { return strings.ToValidUTF8(text[:min(len(text), wire.MaxDetail)], "") }
 
 func (r *renewing) setClock() (string, error) {
-	to := time.Unix(0, int64(r.request.Unix))
+	to := time.Unix(0, int64(r.request.Unix)).Add(time.Since(r.arrived))
 	skew := time.Now().Round(0).Sub(to)
 	return fmt.Sprintf("it was %v ahead", skew), r.system.setClock(to)
 }
@@ -133,21 +169,34 @@ func (r *renewing) setMachineID() (string, error) {
 	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
 		return "", errNothing("the image has no " + machineIDFile)
 	}
-	return r.request.MachineID, replaceText(path, r.request.MachineID, 0o444)
+	return r.request.MachineID, replaceText(path, r.request.MachineID)
 }
 
-// replaceText replaces a file of one line. Who reads it meanwhile has all of either.
-func replaceText(path, text string, mode os.FileMode) error {
+// replaceText replaces a file of one line that all may read. Who reads it meanwhile has all of either; once it returns, so has a machine that is killed and started again.
+func replaceText(path, text string) error {
 	temp := path + ".microvm-new"
 	os.Remove(temp) // of one that was cut
-	err := os.WriteFile(temp, []byte(text+"\n"), mode)
-	if err == nil {
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text + "\n")
+	if err = errors.Join(err, f.Chmod(0o444), f.Sync(), f.Close()); err == nil {
 		err = os.Rename(temp, path)
 	}
 	if err != nil {
 		os.Remove(temp)
+		return err
 	}
-	return err
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 func (r *renewing) nameHost() (string, error) {
@@ -162,7 +211,7 @@ func (r *renewing) setGeneration() (string, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return "", err
 	}
-	return r.request.Generation, replaceText(path, r.request.Generation, 0o444)
+	return r.request.Generation, replaceText(path, r.request.Generation)
 }
 
 func (r *renewing) setVariables() (string, error) {
@@ -199,7 +248,11 @@ func (r *renewing) makeHostKeys() (string, error) {
 			return "", err
 		}
 	}
-	_, err = r.runProgram(maker, "-A")
+	args := []string{"-A"}
+	if r.system.root != "" {
+		args = append(args, "-f", r.system.root)
+	}
+	_, err = r.runProgram(maker, args...)
 	return fmt.Sprint(len(keys), " made anew"), err
 }
 
@@ -217,18 +270,32 @@ func (r *renewing) runHooks() {
 	if errors.Is(err, os.ErrNotExist) {
 		return
 	}
-	if err != nil {
-		r.do("hooks", false, func() (string, error) { return "", err })
+	if err != nil { // any may be required
+		r.do("hooks", true, func() (string, error) { return "", err })
 		return
 	}
+	var hooks []string
 	for _, entry := range entries {
-		path := filepath.Join(dir, entry.Name())
-		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
-			continue
+		info, err := os.Stat(filepath.Join(dir, entry.Name()))
+		if required(entry.Name()) || err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			hooks = append(hooks, entry.Name())
 		}
-		r.do("hook "+cut(entry.Name()), strings.HasSuffix(entry.Name(), ".required"), func() (string, error) { return r.runProgram(path) })
+	}
+	room := wire.MaxItems - len(r.items)
+	if len(hooks) > room {
+		rest := hooks[room-1:]
+		hooks = hooks[:room-1]
+		defer r.do("hooks", slices.ContainsFunc(rest, required), func() (string, error) {
+			return "", fmt.Errorf("%d are not run, from %.80q on: there is an answer's room for %d", len(rest), rest[0], room-1)
+		})
+	}
+	for _, name := range hooks {
+		r.do("hook "+cut(name), required(name), func() (string, error) { return r.runProgram(filepath.Join(dir, name)) })
 	}
 }
+
+// required says whether a machine whose hook fails, or can't be run, is not to go on.
+func required(hook string) bool { return strings.HasSuffix(hook, ".required") }
 
 // runProgram runs a program outside of the workload, and returns the end of what it says.
 func (r *renewing) runProgram(path string, args ...string) (string, error) {

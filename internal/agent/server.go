@@ -41,7 +41,9 @@ type Server struct {
 	secrets  secrets
 	history  *history
 	workload *workload
-	renewal  sync.Mutex // one at a time
+
+	renewal sync.Mutex // one at a time
+	renewed remembered // the latest that was done; guarded by that
 
 	// What tests put something else in place of.
 	launch func(*wire.Exec) (*process, error)

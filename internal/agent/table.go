@@ -24,7 +24,31 @@ func (s *Server) find(request *wire.Exec) (*process, error) {
 		return nil, refuse(wire.CodeInvalid, "id %q or nonce %q (they must be 1 to 64 of a-z, A-Z, 0-9)", request.ID, request.Nonce)
 	}
 	s.mu.Lock()
+	p, err := s.known(request)
+	s.mu.Unlock()
+	if p != nil || err != nil {
+		return p, err
+	}
+	defer s.workload.enter()() // without the server's lock: while all stands others are answered
+	s.mu.Lock()
 	defer s.mu.Unlock()
+	if p, err = s.known(request); p != nil || err != nil {
+		return p, err
+	}
+	s.expire()
+	if len(s.processes) >= maxProcesses {
+		return nil, refuse(wire.CodeBusy, "%d processes run already", len(s.processes))
+	}
+	if p, err = s.launch(request); err != nil {
+		return nil, err
+	}
+	s.processes[request.ID] = p
+	s.work.Add(1)
+	return p, nil
+}
+
+// known returns the process of the request's id; nil when it is to be started. The server's lock is held.
+func (s *Server) known(request *wire.Exec) (*process, error) {
 	if s.closed {
 		return nil, refuse(wire.CodeBusy, "the agent ends")
 	}
@@ -41,17 +65,7 @@ func (s *Server) find(request *wire.Exec) (*process, error) {
 	if request.Attach {
 		return nil, refuse(wire.CodeNotFound, "process %s is not known", request.ID)
 	}
-	s.expire()
-	if len(s.processes) >= maxProcesses {
-		return nil, refuse(wire.CodeBusy, "%d processes run already", len(s.processes))
-	}
-	p, err := s.launch(request)
-	if err != nil {
-		return nil, err
-	}
-	s.processes[request.ID] = p
-	s.work.Add(1)
-	return p, nil
+	return nil, nil
 }
 
 // expire forgets processes that ended long ago and whose output nobody has come for. Those that were started to be left wait for as long as there is room.

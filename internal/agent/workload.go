@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,11 +30,12 @@ type workload struct {
 	fd  int    // of dir, for processes that are born in it; -1 where there is none
 
 	// gate is held, shared, while a process is born, and alone while the workload stands: a process that is born into what stands would never tell that it is.
-	gate sync.RWMutex
+	gate    sync.RWMutex
+	waiters atomic.Int64 // that want to have a process born
 
 	mu    sync.Mutex
-	token string // of the present freeze; empty while there is none
-	lease *time.Timer
+	token string      // of the present freeze; empty while there is none
+	lease *time.Timer // nil: it has no end, as the machine is another than the one that was frozen
 }
 
 // newWorkload makes the cgroup. Where it can't processes are where the agent is, and nothing can be made to stand.
@@ -63,6 +65,14 @@ func (w *workload) attr(attr *syscall.SysProcAttr) {
 	}
 }
 
+// enter waits until the workload does not stand, and keeps it so until leave is called: who holds another lock keeps others from all that it guards.
+func (w *workload) enter() (leave func()) {
+	w.waiters.Add(1)
+	w.gate.RLock()
+	w.waiters.Add(-1)
+	return w.gate.RUnlock
+}
+
 // freeze makes the workload stand until a thaw of the token, or for the lease. One that stands for another is let go first: its host has gone, or it is the one that this machine is a clone of.
 func (w *workload) freeze(token string, lease time.Duration) error {
 	if w.dir == "" {
@@ -81,11 +91,39 @@ func (w *workload) freeze(token string, lease time.Duration) error {
 			return errors.Join(err, w.set("0"), w.open())
 		}
 		w.token = token
-	} else {
-		w.lease.Stop()
 	}
-	w.lease = time.AfterFunc(lease, func() { w.thaw(token) })
+	w.extend(lease)
 	return nil
+}
+
+// extend makes the present freeze end after a lease; mu is held. One that is over already, and waits for mu, is no longer the present one.
+func (w *workload) extend(lease time.Duration) {
+	w.endLease()
+	var timer *time.Timer
+	timer = time.AfterFunc(lease, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.lease == timer {
+			w.let()
+		}
+	})
+	w.lease = timer
+}
+
+func (w *workload) endLease() {
+	if w.lease != nil {
+		w.lease.Stop()
+		w.lease = nil
+	}
+}
+
+// hold makes what stands for a token stand without an end: the machine is a clone, and only its renewal lets it go on.
+func (w *workload) hold(token string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.token == token {
+		w.endLease()
+	}
 }
 
 func (w *workload) open() error {
@@ -128,10 +166,19 @@ func (w *workload) let() error {
 	if err := w.set("0"); err != nil {
 		return err
 	}
-	w.lease.Stop()
+	w.endLease()
 	w.token = ""
 	w.gate.Unlock()
 	return nil
+}
+
+// release lets what stands go on that is no clone's which was not made its own: at the system's end it may end by itself.
+func (w *workload) release() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.token != "" && w.lease != nil {
+		w.let()
+	}
 }
 
 // close lets what stands go on, and forgets the cgroup. No process is born any more.
@@ -146,6 +193,9 @@ func (w *workload) close() {
 		w.fd = -1
 	}
 }
+
+// EndFreeze lets what stands for a snapshot go on, for the system's end.
+func (s *Server) EndFreeze() { s.workload.release() }
 
 func (s *Server) freeze(w http.ResponseWriter, r *http.Request) {
 	change(s, w, r, func(request *wire.Freeze) (any, error) {

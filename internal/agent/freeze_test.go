@@ -1,0 +1,224 @@
+//go:build linux
+
+package agent
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tangle-network/microvm-runtime/internal/wire"
+)
+
+// standing returns an agent whose workload stands, without anything in it: a directory stands for the cgroup.
+func standing(t *testing.T) *host {
+	t.Helper()
+	h, _, _ := newClone(t)
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "cgroup.freeze"), "0", 0o644)
+	write(t, filepath.Join(dir, "cgroup.events"), "populated 0\nfrozen 1\n", 0o644)
+	h.server.workload.dir = dir
+	h.must(wire.PathFreeze, `{"token": "t1", "lease_ns": 60000000000}`)
+	return h
+}
+
+func (h *host) must(path, body string) []byte {
+	h.t.Helper()
+	status, answer := h.ask("POST", path, "", body)
+	if status != 200 {
+		h.t.Fatalf("%s: %d, %s", path, status, answer)
+	}
+	return answer
+}
+
+func (h *host) frozen() bool {
+	h.t.Helper()
+	text, err := os.ReadFile(filepath.Join(h.server.workload.dir, "cgroup.freeze"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return string(text) == "1"
+}
+
+// TestAStartThatWaitsHoldsNobodyUp: while all stands the agent answers, also those who ask for other processes.
+func TestAStartThatWaitsHoldsNobodyUp(t *testing.T) {
+	h := standing(t)
+	started := make(chan error, 1)
+	go func() {
+		_, err := h.server.find(&wire.Exec{ID: "late", Nonce: "n", Argv: []string{"/bin/true"}})
+		started <- err
+	}()
+	for begin := time.Now(); h.server.workload.waiters.Load() == 0; time.Sleep(time.Millisecond) {
+		if time.Since(begin) > patience {
+			t.Fatal("it does not wait")
+		}
+	}
+	if status, answer := h.ask("GET", wire.PathProcesses, "", ""); status != 200 || strings.Contains(string(answer), "late") {
+		t.Errorf("%d, %s", status, answer)
+	}
+	select {
+	case err := <-started:
+		t.Errorf("it was started while all stands: %v", err)
+	default:
+	}
+	h.must(wire.PathThaw, `{"token": "t1"}`)
+	if err := <-started; err != nil {
+		t.Errorf("the one that waited: %v", err)
+	}
+	h.server.work.Done()
+}
+
+// TestAStartWhoseHostHasGone: what waited and is not wanted any more is not started.
+func TestAStartWhoseHostHasGone(t *testing.T) {
+	h := standing(t)
+	started := make(chan error, 1)
+	go func() {
+		_, err := h.server.find(&wire.Exec{ID: "late", Nonce: "n", Argv: []string{"/bin/true"}})
+		started <- err
+	}()
+	for begin := time.Now(); h.server.workload.waiters.Load() == 0; time.Sleep(time.Millisecond) {
+		if time.Since(begin) > patience {
+			t.Fatal("it does not wait")
+		}
+	}
+	h.ask("POST", wire.PathSignal, "", `{"id": "late", "signal": 9, "forget": "n"}`)
+	h.must(wire.PathThaw, `{"token": "t1"}`)
+	if err := <-started; codeOf(err) != wire.CodeGone {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestAFailedRenewalLetsNothingGoOn: not when the lease is over either. One that works does.
+func TestAFailedRenewalLetsNothingGoOn(t *testing.T) {
+	h := standing(t)
+	add := h.server.system.addEntropy
+	h.server.system.addEntropy = func([]byte) error { return os.ErrInvalid }
+	h.must(wire.PathFreeze, `{"token": "t1", "lease_ns": 50000000}`)
+	h.renew(renewal())
+	time.Sleep(100 * time.Millisecond) // the lease, and more
+	if !h.frozen() {
+		t.Error("it goes on after the lease")
+	}
+	h.server.system.addEntropy = add
+	h.renew(renewal())
+	if h.frozen() {
+		t.Error("it does not go on")
+	}
+}
+
+// TestALeaseThatWasExtended: the end of a lease that is no longer the present one does nothing.
+func TestALeaseThatWasExtended(t *testing.T) {
+	h := standing(t)
+	h.must(wire.PathFreeze, `{"token": "t1", "lease_ns": 30000000}`)
+	h.server.workload.mu.Lock()
+	time.Sleep(60 * time.Millisecond) // it is over, and waits for the lock
+	h.server.workload.extend(time.Minute)
+	h.server.workload.mu.Unlock()
+	time.Sleep(20 * time.Millisecond)
+	if !h.frozen() {
+		t.Error("an older lease lets it go on")
+	}
+	h.must(wire.PathFreeze, `{"token": "t1", "lease_ns": 1}`)
+	for begin := time.Now(); h.frozen(); time.Sleep(time.Millisecond) {
+		if time.Since(begin) > patience {
+			t.Fatal("the present one does not")
+		}
+	}
+}
+
+// TestARenewalThatIsAskedForAgain: a host whose connection broke gets the answer; hooks are not run twice, the clock is that of the last question, however long it waited.
+func TestARenewalThatIsAskedForAgain(t *testing.T) {
+	h, did, root := newClone(t)
+	ran := filepath.Join(root, "ran")
+	write(t, filepath.Join(root, hooksDir, "10-slow"), "#!/bin/sh\necho x >>"+ran+"; while ! test -e "+root+"/go; do sleep 0.01; done\n", 0o755)
+	first := renewal()
+	answers := make(chan map[string]wire.RenewedItem, 2)
+	go func() { answers <- h.renew(first) }()
+	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(ran); err == nil {
+			break
+		}
+		if time.Since(begin) > patience {
+			t.Fatal("the hook does not run")
+		}
+	}
+	second := renewal()
+	second.Unix += time.Hour
+	const waits = 200 * time.Millisecond
+	go func() { answers <- h.renew(second) }()
+	time.Sleep(waits)
+	write(t, filepath.Join(root, "go"), "", 0o644)
+	for range 2 {
+		if items := <-answers; !items["hook 10-slow"].Done || !items["clock"].Done || !items["secrets"].Done {
+			t.Errorf("%+v", items)
+		}
+	}
+	if text, err := os.ReadFile(ran); err != nil || string(text) != "x\n" {
+		t.Errorf("the hook ran %q, %v", text, err)
+	}
+	if late := did.clock.Sub(time.Unix(0, int64(second.Unix))); late < waits/2 || late > patience {
+		t.Errorf("the clock is %v after the question's time", late)
+	}
+	third := renewal()
+	third.Generation = "g2"
+	if items := h.renew(third); items["generation"].Detail != "g2" {
+		t.Errorf("another renewal: %+v", items)
+	}
+	if text, _ := os.ReadFile(ran); string(text) != "x\nx\n" {
+		t.Errorf("the hook ran %q", text)
+	}
+}
+
+// TestMoreHooksThanAnAnswerHas: what is not run is told, and is mandatory where it would have been.
+func TestMoreHooksThanAnAnswerHas(t *testing.T) {
+	for last, mandatory := range map[string]bool{"99-last": false, "99-last.required": true} {
+		h, _, root := newClone(t)
+		for i := range wire.MaxItems {
+			write(t, filepath.Join(root, hooksDir, "10-"+string(rune('0'+i/10))+string(rune('0'+i%10))), "#!/bin/true\n", 0o755)
+		}
+		write(t, filepath.Join(root, hooksDir, last), "#!/bin/true\n", 0o755)
+		text, _ := json.Marshal(renewal())
+		var all wire.Renewed
+		if err := json.Unmarshal(h.must(wire.PathRenew, string(text)), &all); err != nil {
+			t.Fatal(err)
+		}
+		if got := all.Items[len(all.Items)-1]; len(all.Items) != wire.MaxItems || got.Item != "hooks" || got.Error == "" || got.Mandatory != mandatory {
+			t.Errorf("%s: %d items, the last %+v", last, len(all.Items), got)
+		}
+	}
+}
+
+// TestTheEndOfAFreeze: at the system's end a workload may end by itself, but not that of a machine that has not become its own.
+func TestTheEndOfAFreeze(t *testing.T) {
+	h := standing(t)
+	h.server.system.setHostname = func(string) error { return os.ErrInvalid }
+	h.server.EndFreeze()
+	if h.frozen() {
+		t.Error("it stands")
+	}
+	h.must(wire.PathFreeze, `{"token": "t1", "lease_ns": 60000000000}`)
+	h.renew(renewal())
+	h.server.EndFreeze()
+	if !h.frozen() {
+		t.Error("a clone's goes on")
+	}
+}
+
+// TestHooksThatCantBeRun: what is required and can't be run fails, what is not required is no hook.
+func TestHooksThatCantBeRun(t *testing.T) {
+	h, _, root := newClone(t)
+	write(t, filepath.Join(root, hooksDir, "10"), "no program", 0o644)
+	write(t, filepath.Join(root, hooksDir, "20.required"), "no program", 0o644)
+	if err := os.Symlink("/none", filepath.Join(root, hooksDir, "30.required")); err != nil {
+		t.Fatal(err)
+	}
+	items := h.renew(renewal())
+	for name, want := range map[string]bool{"hook 10": false, "hook 20.required": true, "hook 30.required": true} {
+		if got := items[name]; (got.Error != "") != want || got.Mandatory != want {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
