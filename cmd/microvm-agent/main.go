@@ -68,6 +68,7 @@ func run() error {
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 		server.EndCopies()
+		server.EndFreeze()
 		return agent.Halt()
 	}
 }
