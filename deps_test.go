@@ -30,6 +30,8 @@ var allowed = map[string][]string{
 	"./firecracker": {"golang.org/x/sys", "github.com/klauspost/compress", "github.com/pierrec/lz4", "github.com/therootcompany/xz", "github.com/vishvananda/netlink", "github.com/vishvananda/netns",
 		"github.com/google/nftables", "github.com/mdlayher/netlink", "github.com/mdlayher/socket", "github.com/miekg/dns", "golang.org/x/net", "golang.org/x/sync"},
 	"./internal/imagestore": {"golang.org/x/sys"}, // package firecracker finds images by it
+	"./internal/snapstore": {"golang.org/x/sys", "github.com/klauspost/compress", "github.com/vishvananda/netlink", "github.com/vishvananda/netns", "github.com/google/nftables", "github.com/mdlayher/netlink",
+		"github.com/mdlayher/socket", "golang.org/x/net", "golang.org/x/sync"},
 	"./doctor": {"golang.org/x/sys", "github.com/klauspost/compress", "github.com/pierrec/lz4", "github.com/therootcompany/xz", "github.com/vishvananda/netlink", "github.com/vishvananda/netns",
 		"github.com/google/nftables", "github.com/mdlayher/netlink", "github.com/mdlayher/socket", "github.com/miekg/dns", "golang.org/x/net", "golang.org/x/sync"},
 }

@@ -1,6 +1,6 @@
 //go:build linux
 
-// Package snapstore keeps snapshots of machines on disk.
+// Package snapstore keeps snapshots of machines on disk, and brings them from host to host.
 //
 // There are only four types. A [Store] is a directory of snapshots, a [Manifest] what is written down of one, a [Draft] one that is being made, and a [Hold] keeps one from being deleted.
 //

@@ -115,6 +115,9 @@ func (s *Store) whole(ctx context.Context, uid string, steps *step.Sequence) (wh
 	if m.Kind == microvm.SnapshotFull {
 		return m.Files[Memory], nil
 	}
+	if err := s.Verify(ctx, uid); err != nil { // what is damaged would be written down as if it were right
+		return whole, err
+	}
 	err = steps.Do("merge", func() error {
 		path, err := s.Memory(ctx, &m)
 		if err == nil {

@@ -180,6 +180,9 @@ func TestVerifyFindsAByte(t *testing.T) {
 		if !errors.Is(err, microvm.ErrIncompatible) || !strings.Contains(err.Error(), filepath.Base(path)) || !strings.Contains(err.Error(), filepath.Base(filepath.Dir(path))) && !strings.Contains(err.Error(), "vm/") {
 			t.Errorf("%s: %v", path, err)
 		}
+		if err := s.Flatten(t.Context(), over.UID); !errors.Is(err, microvm.ErrIncompatible) {
+			t.Errorf("%s: flattened: %v", path, err)
+		}
 		flip(t, path, at)
 		if err := s.Verify(t.Context(), over.UID); err != nil {
 			t.Errorf("%s is as it was: %v", path, err)
