@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -40,6 +41,8 @@ func obey(order string) int {
 		err = s.Delete(ctx, uid, nobody)
 	case "commit":
 		err = commitOrder(ctx, s)
+	case "import":
+		err = importOrder(ctx, s, uid)
 	}
 	if err != nil {
 		os.Stderr.WriteString(err.Error())
@@ -57,10 +60,19 @@ func commitOrder(ctx context.Context, s *Store) error {
 		return err
 	}
 	m := &Manifest{Kind: microvm.SnapshotFull}
-	if err := errors.Join(d.Seal(ctx, "vm/new", m), s.Hook("sealed"), d.Place(), s.Hook("placed"), d.Bind("vm/new"), s.Hook("bound")); err != nil {
+	err = errors.Join(d.Seal(ctx, "vm/new", m), s.Hook("sealed"), d.Place(), s.Hook("placed"), d.Bind("vm/new"), s.Hook("bound"))
+	return errors.Join(err, d.Close())
+}
+
+// importOrder imports the file at path, and keeps what is shared beside it.
+func importOrder(ctx context.Context, s *Store, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
 		return err
 	}
-	return d.Close()
+	defer f.Close()
+	_, err = s.Import(ctx, f, ImportOptions{Name: "vm/new", Unsigned: true, Keep: shelf(filepath.Dir(path)).keep})
+	return err
 }
 
 // dies has a process do something that it is killed in.
@@ -175,4 +187,55 @@ func TestKilledInDelete(t *testing.T) {
 			snapshot(t, s, "vm/warm", "", nil)
 		}
 	}
+}
+
+// TestKilledInImport: it is there, whole, once it has its name.
+func TestKilledInImport(t *testing.T) {
+	from, path := newStore(t), filepath.Join(t.TempDir(), "export")
+	if err := os.WriteFile(path, export(t, from, exportable(t, from).UID, nil), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := newStore(t)
+	met := points(t, s, func() error { return importOrder(t.Context(), s, path) })
+	for _, point := range met {
+		s := newStore(t)
+		dies(t, s, "import", point, path)
+		if point == met[len(met)-1] {
+			sound(t, s, "vm/new")
+		} else {
+			sound(t, s)
+		}
+	}
+}
+
+// TestProcessesWantOneName: one has it, and the others leave nothing.
+func TestProcessesWantOneName(t *testing.T) {
+	s := newStore(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running []*exec.Cmd
+	var said []*strings.Builder
+	for range 4 {
+		cmd, out := exec.CommandContext(t.Context(), self), &strings.Builder{}
+		cmd.Env = append(os.Environ(), orderVariable+"=commit none "+s.dir+" ")
+		cmd.Stderr = out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		running, said = append(running, cmd), append(said, out)
+	}
+	made := 0
+	for i, cmd := range running {
+		if err := cmd.Wait(); err == nil {
+			made++
+		} else if !strings.Contains(said[i].String(), microvm.ErrExists.Error()) {
+			t.Errorf("%v: %s", err, said[i])
+		}
+	}
+	if made != 1 {
+		t.Errorf("%d have the name", made)
+	}
+	sound(t, s, "vm/new")
 }

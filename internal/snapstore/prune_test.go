@@ -1,0 +1,83 @@
+//go:build linux
+
+package snapstore
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+)
+
+// aged makes snapshots of two machines, a minute apart: a/s0 … a/s3, of which s2 is over s1 and s3 over s2, then b/s4, then c/s5, which is ephemeral.
+func aged(t *testing.T, s *Store) (begin time.Time, uids map[string]string) {
+	t.Helper()
+	begin, uids = time.Now().Add(-time.Hour).Round(0), map[string]string{}
+	for i, machine := range []string{"a", "a", "a", "a", "b", "c"} {
+		parent := ""
+		if i == 2 || i == 3 {
+			parent = uids[fmt.Sprintf("a/s%d", i-1)]
+		}
+		d, m := draft(t, s, parent, map[int64]byte{1: 'x', 40: 'y'})
+		m.Machine, m.Created, m.Ephemeral = machine, begin.Add(time.Duration(i)*time.Minute), machine == "c"
+		name := fmt.Sprintf("%s/s%d", machine, i)
+		if err := commit(t.Context(), d, m, name); err != nil {
+			t.Fatal(err)
+		}
+		uids[name] = m.UID
+	}
+	return begin, uids
+}
+
+func TestPrune(t *testing.T) {
+	one := newStore(t)
+	_, uids := aged(t, one)
+	size := one.Size(uids["a/s0"])
+	for what, c := range map[string]struct {
+		policy func(begin time.Time) Policy
+		used   string // by a machine
+		held   string
+		stay   []string
+	}{
+		"nothing asked for":          {func(time.Time) Policy { return Policy{} }, "", "", []string{"a/s0", "a/s1", "a/s2", "a/s3", "b/s4", "c/s5"}},
+		"by time":                    {func(b time.Time) Policy { return Policy{Before: b.Add(time.Minute)} }, "", "", []string{"a/s1", "a/s2", "a/s3", "b/s4", "c/s5"}},
+		"needed by what stays":       {func(b time.Time) Policy { return Policy{Before: b.Add(3 * time.Minute)} }, "", "", []string{"a/s1", "a/s2", "a/s3", "b/s4", "c/s5"}},
+		"needed by what goes":        {func(b time.Time) Policy { return Policy{Before: b.Add(time.Hour)} }, "", "", []string{"c/s5"}},
+		"in use, with what it needs": {func(b time.Time) Policy { return Policy{Before: b.Add(time.Hour)} }, "a/s2", "", []string{"a/s1", "a/s2", "c/s5"}},
+		"held":                       {func(b time.Time) Policy { return Policy{Before: b.Add(time.Hour)} }, "", "b/s4", []string{"b/s4", "c/s5"}},
+		"by number":                  {func(time.Time) Policy { return Policy{Keep: 3} }, "", "", []string{"a/s1", "a/s2", "a/s3", "b/s4", "c/s5"}},
+		"by number, needed":          {func(time.Time) Policy { return Policy{Keep: 1} }, "", "", []string{"a/s1", "a/s2", "a/s3", "b/s4", "c/s5"}},
+		"by size":                    {func(time.Time) Policy { return Policy{MaxBytes: 5*size + size/2} }, "", "", []string{"a/s1", "a/s2", "a/s3", "b/s4", "c/s5"}},
+		"by size, the chain":         {func(time.Time) Policy { return Policy{MaxBytes: 2*size + size/2} }, "", "", []string{"b/s4", "c/s5"}},
+		"to nothing":                 {func(time.Time) Policy { return Policy{MaxBytes: 1} }, "", "", []string{"c/s5"}},
+	} {
+		s := newStore(t)
+		begin, uids := aged(t, s)
+		if c.held != "" {
+			hold, _, err := s.Hold(t.Context(), uids[c.held])
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer hold.Release()
+		}
+		removed, err := s.Prune(t.Context(), c.policy(begin), func(uid string) (string, error) {
+			if uid == uids[c.used] {
+				return "clone", nil
+			}
+			return "", nil
+		})
+		if names := listed(t, s); err != nil || !slices.Equal(names, c.stay) || len(removed)+len(names) != 6 {
+			t.Errorf("%s: %q stay, want %q, %d were removed, %v", what, names, c.stay, len(removed), err)
+		}
+	}
+	failed := errors.New("failed")
+	if removed, err := one.Prune(t.Context(), Policy{Keep: 1}, func(string) (string, error) { return "", failed }); !errors.Is(err, failed) || len(removed) > 0 || len(listed(t, one)) != 6 {
+		t.Error(removed, err)
+	}
+	if _, err := one.Prune(t.Context(), Policy{Keep: -1}, nil); !errors.Is(err, microvm.ErrInvalid) {
+		t.Error(err)
+	}
+}
