@@ -134,7 +134,7 @@ func Ours(f *os.File, forbidden os.FileMode) error {
 		return fmt.Errorf("%w: belongs to user %d, not to %d", ErrDamaged, stat.Uid, os.Geteuid())
 	case info.Mode().Perm()&forbidden != 0:
 		return fmt.Errorf("%w: mode %04o lets others in (chmod %04o)", ErrDamaged, info.Mode().Perm(), info.Mode().Perm()&^forbidden)
-	case info.Mode().IsRegular() && stat.Nlink != 1:
+	case info.Mode().IsRegular() && stat.Nlink > 1: // with 0 it was replaced since it was opened
 		return fmt.Errorf("%w: has %d links", ErrDamaged, stat.Nlink)
 	}
 	return nil
