@@ -63,7 +63,10 @@ func Tree(dir string) tidy.Tree {
 func (s *Store) path(uid string) string       { return filepath.Join(s.dir, "all", uid) }
 func (s *Store) link(name string) string      { return filepath.Join(s.dir, "names", name) }
 func (s *Store) file(uid, file string) string { return filepath.Join(s.path(uid), file) }
-func notFound(ref string) error               { return fmt.Errorf("snapshot %q: %w", ref, microvm.ErrNotFound) }
+
+func notFound(ref string) error { return fmt.Errorf("snapshot %q: %w", ref, microvm.ErrNotFound) }
+
+// leadsTo says whether a name is a snapshot's.
 func (s *Store) leadsTo(name, uid string) bool {
 	got, err := s.target(name)
 	return err == nil && got == uid
@@ -155,7 +158,7 @@ func (s *Store) List() ([]Listed, error) {
 	return all, nil
 }
 
-// names returns the names of all snapshots, sorted, or an error when there may be others: what has no name is removed.
+// names returns the names of all snapshots, sorted, or an error when there may be others: what is not among them is removed.
 func (s *Store) names() (names []string, err error) {
 	machines, err := os.ReadDir(filepath.Join(s.dir, "names"))
 	if err != nil {
@@ -177,6 +180,12 @@ func (s *Store) names() (names []string, err error) {
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+// hasName says whether any name is the snapshot's.
+func (s *Store) hasName(uid string) (bool, error) {
+	names, err := s.names()
+	return slices.ContainsFunc(names, func(name string) bool { return s.leadsTo(name, uid) }), err
 }
 
 // Bytes returns how much of the host's disk the snapshots' files have. What they share with others is counted as if they did not.
@@ -282,11 +291,19 @@ func (s *Store) remove(dir, uid string, steps *step.Sequence) error {
 
 // unlink frees a name.
 func (s *Store) unlink(name string) error {
-	err := errors.Join(os.Remove(s.link(name)), disk.SyncDir(filepath.Dir(s.link(name))))
-	os.Remove(filepath.Dir(s.link(name))) // where that was the last of the machine's
+	if err := os.Remove(s.link(name)); err != nil {
+		return err
+	}
+	machine := filepath.Dir(s.link(name))
+	err := disk.SyncDir(machine)
+	if errors.Is(err, os.ErrNotExist) { // who freed the last of the machine's was faster
+		return disk.SyncDir(filepath.Dir(machine))
+	}
+	os.Remove(machine) // where that was the last
 	return err
 }
 
+// unneeded says what needs a snapshot: another that is over it, or who uses it. Its lock is held.
 func (s *Store) unneeded(uid string, inUse func() (string, error)) error {
 	all, err := s.List()
 	if err != nil {
@@ -329,11 +346,6 @@ func (s *Store) Sweep() (removed []string, err error) {
 		}
 	}
 	return removed, err
-}
-
-func (s *Store) hasName(uid string) (bool, error) {
-	names, err := s.names()
-	return slices.ContainsFunc(names, func(name string) bool { return s.leadsTo(name, uid) }), err
 }
 
 // sweep removes a directory that has no name, and that nobody holds.

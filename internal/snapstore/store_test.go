@@ -302,6 +302,30 @@ func TestHoldAgainstDelete(t *testing.T) {
 	}
 }
 
+// TestUnnamedTogether: who frees a machine's last name takes the directory of its names away under who has freed another.
+func TestUnnamedTogether(t *testing.T) {
+	s := newStore(t)
+	for range 500 {
+		var wg sync.WaitGroup
+		for i := range 4 {
+			d := &Draft{store: s, uid: state.NewUID()}
+			name := fmt.Sprint("vm/", i)
+			if err := d.Bind(name); err != nil {
+				t.Fatal(err)
+			}
+			wg.Go(func() {
+				if err := d.Unbind(name); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if left := entries(t, s, "names"); len(left) > 0 {
+			t.Fatalf("left: %q", left)
+		}
+	}
+}
+
 // TestDeleteNamesWhoNeedsIt: the diff that is over it, or a machine, and nothing of it goes then.
 func TestDeleteNamesWhoNeedsIt(t *testing.T) {
 	s := newStore(t)
