@@ -52,6 +52,7 @@ type taking struct {
 	draft    *snapstore.Draft
 	manifest snapstore.Manifest
 	stood    time.Time // since when the guest stands
+	paused   bool      // it is to be let go on
 	frozen   bool      // its workload stands
 }
 
@@ -140,7 +141,7 @@ func (t *taking) run(ctx context.Context) (err error) {
 	steps := step.Begin("snapshot", d.options.hook)
 	defer steps.End(&err)
 
-	if err := steps.Do("record", func() error { return t.note(t.taking(running), "") }, func() error { return t.note(nil, "") }); err != nil {
+	if err := steps.Do("record", func() error { return t.note(t.taking(running), "") }, func() error { return t.note(t.rest(), "") }); err != nil {
 		return err
 	}
 	if t.machine.record.Agent {
@@ -152,6 +153,7 @@ func (t *taking) run(ctx context.Context) (err error) {
 		return err
 	}
 	if running {
+		t.paused = true // also when the answer is lost
 		if err := steps.Do("pause", func() error { return d.setPaused(ctx, &t.machine.record, true) }, t.resume); err != nil {
 			return err
 		}
@@ -228,10 +230,10 @@ func (t *taking) flush() error {
 	return disk.SyncData(t.driver.diskPath(t.machine.record.UID))
 }
 
-// rest is what is left to do for who works on the machine next: nothing, unless its workload stands still.
+// rest is what is left to do for who works on the machine next: nothing, unless it or its workload could not be let go on.
 func (t *taking) rest() *state.Taking {
-	if t.frozen {
-		return t.taking(false)
+	if t.paused || t.frozen {
+		return t.taking(t.paused)
 	}
 	return nil
 }
@@ -305,6 +307,7 @@ func (t *taking) resume() error {
 	if err != nil {
 		return err
 	}
+	t.paused = false
 	t.driver.lines.cut(t.machine.record.UID)
 	return t.note(t.taking(false), "")
 }
@@ -321,6 +324,10 @@ func (d *driver) endTaking(lock *state.Lock, m *machine) {
 	var err error
 	if m.run.Taking.Stands {
 		err = d.letGoOn(&m.record)
+	}
+	if err == nil && m.run.Taking.Stands { // once: its user may pause it before its workload is told
+		m.run.Taking.Stands = false
+		err = lock.WriteRun(*m.run)
 	}
 	if err == nil && m.run.Taking.Token != "" && !d.letWorkloadGoOn(m.record.UID, m.run.Taking.Token) {
 		return
