@@ -298,7 +298,7 @@ func older(t *testing.T) scripted {
 			conn.Write(wire.Append(wire.Append(nil, wire.StdoutEnd, nil), wire.StderrEnd, nil))
 			conn.Write(wire.Append(nil, wire.Exited, []byte(`{"code":0}`)))
 			io.Copy(io.Discard, conn)
-		case wire.PathClock, wire.PathEntropy, wire.PathHostname, wire.PathDial, wire.PathListen, wire.PathEnv, wire.PathSecrets, wire.PathSecrets + "/a":
+		case wire.PathClock, wire.PathEntropy, wire.PathHostname, wire.PathFreeze, wire.PathThaw, wire.PathRenew, wire.PathDial, wire.PathListen, wire.PathEnv, wire.PathSecrets, wire.PathSecrets + "/a":
 			io.WriteString(conn, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
 		default:
 			t.Errorf("%s %s", request.Method, request.URL)

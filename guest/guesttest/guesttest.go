@@ -2,7 +2,7 @@
 
 // Package guesttest is a guest agent within this process, for tests of code that uses package guest: commands run on this machine, as this user.
 //
-// There is only one type: an [Agent] is a guest.Dialer, whose connections can be cut. With package inmemory it makes the whole of a machine within a test: the example does that.
+// There are only two types: an [Agent] is a guest.Dialer, whose connections can be cut, and a [System] is what it has been asked to make of a system that is none. With package inmemory it makes the whole of a machine within a test: the example does that.
 //
 // # Caveats
 //
@@ -32,6 +32,7 @@ type Agent struct {
 	stop           context.CancelFunc
 	done           chan error
 	server         *agent.Server
+	system         *System
 
 	mu    sync.Mutex
 	conns map[*conn]bool
@@ -62,8 +63,14 @@ func Start() (_ *Agent, err error) {
 	a := &Agent{
 		dir: dir, path: filepath.Join(dir, "agent"), metadata: filepath.Join(dir, "metadata"), secrets: memory(), stop: stop, conns: map[*conn]bool{}, done: make(chan error, 2),
 	}
-	server := agent.New(agent.Options{Secrets: a.secrets})
+	a.system = newSystem(a)
+	server := agent.New(agent.Options{Secrets: a.secrets, System: a.system.forAgent()})
 	a.server = server
+	if err := a.system.makeRoot(); err != nil {
+		stop()
+		a.remove()
+		return nil, err
+	}
 	var listeners [2]net.Listener
 	for i, path := range []string{a.path, a.metadata} {
 		if listeners[i], err = net.Listen("unix", path); err != nil {

@@ -15,4 +15,7 @@
 // What is executed is the leader of a session, and of a process group, of its own. SIGKILL and time-outs end every process of the session; other signals go to the
 // process group. Who makes a session of its own has left both. The leader is not reaped before its output has ended, so that its number stays its own. Linux 5.3 is
 // needed, for pidfds.
+//
+// What is executed is in a cgroup of its own, with all that comes of it, where the first process could make one: for a snapshot that is frozen. Who waits until it is not holds no lock, as the
+// agent answers meanwhile. What makes a clone its own is outside of it.
 package agent

@@ -222,3 +222,24 @@ func TestHooksThatCantBeRun(t *testing.T) {
 		}
 	}
 }
+
+// TestAClockThatJumps: a clone may find that its clock went on by more than the lease while nobody ran. The lease is what the machine has run for.
+func TestAClockThatJumps(t *testing.T) {
+	h := standing(t)
+	var turns []func()
+	var longest time.Duration
+	h.server.workload.mu.Lock()
+	h.server.workload.after = func(d time.Duration, f func()) { turns, longest = append(turns, f), max(longest, d) }
+	h.server.workload.extend(20 * time.Minute)
+	h.server.workload.mu.Unlock()
+	const want = int(20 * time.Minute / leaseTurn)
+	for n := range want {
+		if !h.frozen() {
+			t.Fatalf("it goes on after %d of %d turns", n, want)
+		}
+		turns[n]() // as late as the clock likes
+	}
+	if h.frozen() || longest > leaseTurn {
+		t.Errorf("it stands after the lease, or a turn took %v", longest)
+	}
+}

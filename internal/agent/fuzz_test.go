@@ -11,8 +11,10 @@ import (
 	"log"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tangle-network/microvm-runtime/internal/tree"
 	"github.com/tangle-network/microvm-runtime/internal/wire"
@@ -83,6 +85,7 @@ func taken(_ context.Context, r io.Reader, target string, _ tree.PutOptions) (tr
 func FuzzHost(f *testing.F) {
 	upgrade := "Connection: Upgrade\r\nUpgrade: " + wire.Upgrade + "\r\n"
 	exec := post(wire.PathExec, upgrade, `{"id":"a","argv":["true"],"stdin":true}`)
+	renew := `{"token":"a","generation":"b","unix_ns":1,"entropy":"` + strings.Repeat("A", 64) + `","machine_id":"` + machineID + `","hostname":"c","env":{"A":"b"},"secrets":{"s":"AA=="}}`
 	for _, seed := range []string{
 		"", "GET /v1/health HTTP/1.1\r\nHost: agent\r\n\r\n", exec,
 		exec + string(wire.Append(nil, wire.Stdin, []byte("in"))) + string(wire.AppendAck(nil, wire.AckStdout, 3)) + string(wire.Append(nil, wire.Done, nil)),
@@ -98,6 +101,8 @@ func FuzzHost(f *testing.F) {
 		post(wire.PathFilesRead, upgrade, `{"path":"/","name":".","from":{"after":"YQ==","file":"Yg==","offset":-1},"have":"Yw==","heads":true}`),
 		post(wire.PathFilesWatch, upgrade, `{"path":"/"}`), post(wire.PathFilesWatch, upgrade, `{"path":"/none/none","file":true}`), post(wire.PathEvents, upgrade, `{"boot":"a","after":18446744073709551615}`),
 		post(wire.PathFilesStat, "", `{"path":"/","follow":true}`), post(wire.PathFilesStat, "", `{"path":"a\u0000"}`),
+		post(wire.PathFreeze, "", `{"token":"a","lease_ns":1000000}`) + exec, post(wire.PathFreeze, "", `{"token":"a","lease_ns":60000000000}`) + post(wire.PathThaw, "", `{"token":"a"}`) + exec,
+		post(wire.PathFreeze, "", `{"token":"a","lease_ns":60000000000}`) + post(wire.PathRenew, "", renew), post(wire.PathRenew, "", `{"token":"a","generation":"b","unix_ns":9223372036854775807,"entropy":"AA==","machine_id":"..","hostname":"/"}`),
 		post(wire.PathShutdown, "", "{}") + post(wire.PathSync, "", "{}"), strings.Repeat("GET / HTTP/1.1\r\n", 100),
 		post(wire.PathDial, upgrade, `{"target":"a:1"}`) + string(wire.Append(wire.Append(nil, wire.Data, []byte("in")), wire.DataEnd, nil)), post(wire.PathAccept, upgrade, `{"id":"a","number":1}`),
 		post(wire.PathEnv, "", `{"set":{"A":"b","B":""}}`) + exec, "GET /v1/secrets HTTP/1.1\r\nHost: agent\r\n\r\n", "PUT /v1/secrets/%2e%2e HTTP/1.1\r\nHost: agent\r\nContent-Length: 1\r\n\r\na",
@@ -105,7 +110,10 @@ func FuzzHost(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s := New(Options{Shutdown: func() {}})
+		root := t.TempDir()
+		s := New(Options{Shutdown: func() {}, System: &System{
+			Root: root, May: func() bool { return true }, SetClock: func(time.Time) error { return nil }, AddEntropy: func([]byte) error { return nil }, SetHostname: func(string) error { return nil },
+		}})
 		s.launch, s.flush, s.log = pretended, func() {}, log.New(panics{t}, "", 0)
 		s.dialer = func(context.Context, string, string) (net.Conn, error) {
 			own, theirs := net.Pipe()
@@ -133,6 +141,9 @@ func FuzzHost(f *testing.F) {
 		stop()
 		if err := <-done; err != nil {
 			t.Error(err)
+		}
+		if text, err := os.ReadFile(filepath.Join(root, generationFile)); err == nil && !wire.ValidID(strings.TrimSuffix(string(text), "\n")) {
+			t.Errorf("a generation %q", text)
 		}
 	})
 }

@@ -28,6 +28,17 @@ type Options struct {
 	Secrets string
 	// Workload is the cgroup of what is started, such as WorkloadDir. Optional: what is started is where the agent is, and can't be made to stand.
 	Workload string
+	// System stands for the system, in tests of hosts. Optional: the first process changes its own system, any other none.
+	System *System
+}
+
+// System is what is changed where an agent is not the first process.
+type System struct {
+	Root        string      // What is below / in a guest: its id, its generation, keys, hooks.
+	May         func() bool // Says whether anything may be changed, and is asked each time.
+	SetClock    func(time.Time) error
+	AddEntropy  func([]byte) error
+	SetHostname func(string) error
 }
 
 // Server executes commands for the host.
@@ -88,6 +99,10 @@ func New(options Options) *Server {
 		put:       tree.Put,
 		lease:     uploadLease,
 		unpack:    tree.Unpack,
+	}
+	if o := options.System; o != nil {
+		s.system = system{setClock: o.SetClock, addEntropy: o.AddEntropy, setHostname: o.SetHostname, root: o.Root}
+		s.workload.pretends = true
 	}
 	s.children = newChildren(options.First, s.workload)
 	s.ending, s.endAll = context.WithCancel(context.Background())

@@ -31,7 +31,7 @@ func change[T any](s *Server, w http.ResponseWriter, r *http.Request, change fun
 	if !decode(w, r, &request) {
 		return
 	}
-	if !s.options.First {
+	if !s.mayChange() {
 		fail(w, refuse(wire.CodeDenied, "this agent is not the first process of its system"))
 		return
 	}
@@ -44,6 +44,13 @@ func change[T any](s *Server, w http.ResponseWriter, r *http.Request, change fun
 		return
 	}
 	answer(w, result)
+}
+
+func (s *Server) mayChange() bool {
+	if s.options.System != nil {
+		return s.options.System.May()
+	}
+	return s.options.First
 }
 
 func (s *Server) clock(w http.ResponseWriter, r *http.Request) {

@@ -29,18 +29,22 @@ type workload struct {
 	dir string // of its cgroup; empty where there is none
 	fd  int    // of dir, for processes that are born in it; -1 where there is none
 
+	pretends bool // nothing is made to stand where there is no cgroup, but what is to be started waits
+
 	// gate is held, shared, while a process is born, and alone while the workload stands: a process that is born into what stands would never tell that it is.
 	gate    sync.RWMutex
 	waiters atomic.Int64 // that want to have a process born
 
 	mu    sync.Mutex
-	token string      // of the present freeze; empty while there is none
-	lease *time.Timer // nil: it has no end, as the machine is another than the one that was frozen
+	token string // of the present freeze; empty while there is none
+	lease *lease // nil: it has no end, as the machine is another than the one that was frozen
+
+	after func(time.Duration, func()) // time.AfterFunc; tests put something else in its place
 }
 
 // newWorkload makes the cgroup. Where it can't processes are where the agent is, and nothing can be made to stand.
 func newWorkload(dir string) *workload {
-	w := &workload{fd: -1}
+	w := &workload{fd: -1, after: func(d time.Duration, f func()) { time.AfterFunc(d, f) }}
 	if dir == "" {
 		return w
 	}
@@ -74,8 +78,8 @@ func (w *workload) enter() (leave func()) {
 }
 
 // freeze makes the workload stand until a thaw of the token, or for the lease. One that stands for another is let go first: its host has gone, or it is the one that this machine is a clone of.
-func (w *workload) freeze(token string, lease time.Duration) error {
-	if w.dir == "" {
+func (w *workload) freeze(token string, patience time.Duration) error {
+	if w.dir == "" && !w.pretends {
 		return refuse(wire.CodeDenied, "the guest's kernel has no cgroup that can be frozen (cgroup v2, from Linux 5.2)")
 	}
 	w.mu.Lock()
@@ -92,29 +96,38 @@ func (w *workload) freeze(token string, lease time.Duration) error {
 		}
 		w.token = token
 	}
-	w.extend(lease)
+	w.extend(patience)
 	return nil
 }
 
-// extend makes the present freeze end after a lease; mu is held. One that is over already, and waits for mu, is no longer the present one.
-func (w *workload) extend(lease time.Duration) {
-	w.endLease()
-	var timer *time.Timer
-	timer = time.AfterFunc(lease, func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if w.lease == timer {
-			w.let()
-		}
-	})
-	w.lease = timer
+// extend makes the present freeze end after a lease; mu is held.
+func (w *workload) extend(left time.Duration) {
+	w.lease = &lease{left: left}
+	w.wind(w.lease)
 }
 
-func (w *workload) endLease() {
-	if w.lease != nil {
-		w.lease.Stop()
-		w.lease = nil
-	}
+// lease is what is left of a freeze. It is counted in short turns, of which each counts as one however long it was: a clone's clock may go on, in one step, from when its snapshot was taken, and
+// its workload must not before it is the machine's own.
+type lease struct{ left time.Duration }
+
+// leaseTurn is one turn.
+const leaseTurn = time.Second
+
+// wind begins a turn of a lease; mu is held.
+func (w *workload) wind(l *lease) {
+	turn := min(l.left, leaseTurn)
+	w.after(turn, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.lease != l {
+			return // it was extended, or is over
+		}
+		if l.left -= turn; l.left > 0 {
+			w.wind(l)
+			return
+		}
+		w.let()
+	})
 }
 
 // hold makes what stands for a token stand without an end: the machine is a clone, and only its renewal lets it go on.
@@ -122,7 +135,7 @@ func (w *workload) hold(token string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.token == token {
-		w.endLease()
+		w.lease = nil
 	}
 }
 
@@ -133,7 +146,7 @@ func (w *workload) open() error {
 
 // stand waits until all stands.
 func (w *workload) stand() error {
-	if err := w.set("1"); err != nil {
+	if err := w.set("1"); err != nil || w.dir == "" {
 		return err
 	}
 	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
@@ -148,6 +161,9 @@ func (w *workload) stand() error {
 }
 
 func (w *workload) set(value string) error {
+	if w.dir == "" {
+		return nil
+	}
 	return os.WriteFile(filepath.Join(w.dir, "cgroup.freeze"), []byte(value), 0)
 }
 
@@ -166,8 +182,7 @@ func (w *workload) let() error {
 	if err := w.set("0"); err != nil {
 		return err
 	}
-	w.endLease()
-	w.token = ""
+	w.lease, w.token = nil, ""
 	w.gate.Unlock()
 	return nil
 }
@@ -194,6 +209,13 @@ func (w *workload) close() {
 	}
 }
 
+// Frozen returns the token of the present freeze; it is empty while there is none.
+func (s *Server) Frozen() string {
+	s.workload.mu.Lock()
+	defer s.workload.mu.Unlock()
+	return s.workload.token
+}
+
 // EndFreeze lets what stands for a snapshot go on, for the system's end.
 func (s *Server) EndFreeze() { s.workload.release() }
 
@@ -205,11 +227,15 @@ func (s *Server) freeze(w http.ResponseWriter, r *http.Request) {
 		case request.Lease <= 0 || request.Lease > wire.MaxLease:
 			return nil, refuse(wire.CodeInvalid, "lease %v (it must be more than 0, and at most %v)", request.Lease, wire.MaxLease)
 		}
-		s.flush() // most of it, while all runs
+		flush := s.flush
+		if s.workload.pretends {
+			flush = func() {} // of a system that is not its own
+		}
+		flush() // most of it, while all runs
 		if err := s.workload.freeze(request.Token, request.Lease); err != nil {
 			return nil, err
 		}
-		s.flush()
+		flush()
 		return struct{}{}, nil
 	})
 }

@@ -14,11 +14,11 @@ func TestTheDocumentNamesAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := []string{PathHealth, PathExec, PathProcesses, PathSignal, PathDial, PathListen, PathAccept, PathEnv, PathSecrets, PathClock, PathEntropy, PathHostname, PathSync, PathShutdown, PathFilesRead, PathFilesWrite, PathFilesStat, PathFilesList, PathFilesCompare, PathFilesEnd, PathFilesWatch, PathEvents, Upgrade, HeaderStdin, HeaderAttached}
+	names := []string{PathHealth, PathExec, PathProcesses, PathSignal, PathDial, PathListen, PathAccept, PathEnv, PathSecrets, PathClock, PathEntropy, PathHostname, PathFreeze, PathThaw, PathRenew, PathSync, PathShutdown, PathFilesRead, PathFilesWrite, PathFilesStat, PathFilesList, PathFilesCompare, PathFilesEnd, PathFilesWatch, PathEvents, Upgrade, HeaderStdin, HeaderAttached}
 	names = append(names, CodeInvalid, CodeNotFound, CodeDenied, CodeBusy, CodeExists, CodeGone, CodeRefused, CodeNoAnswer, CodeFull, CodeInternal)
 	names = append(names, FileWatching, FileCreated, FileWritten, FileRemoved, FileRenamed, FileAttributes, FileLost, EventOOMKill, EventDiskLow, EventDiskFull, EventDiskOK)
 	names = append(names, Features()...)
-	for _, message := range []any{Health{}, Exec{}, TTY{}, Started{}, Processes{}, Process{}, Attached{}, Signal{}, Exit{}, Usage{}, Error{},
+	for _, message := range []any{Health{}, Exec{}, TTY{}, Started{}, Processes{}, Process{}, Attached{}, Signal{}, Freeze{}, Thaw{}, Renew{}, Renewed{}, RenewedItem{}, Exit{}, Usage{}, Error{},
 		FilesRead{}, FilesWrite{}, FilesStat{}, FilesList{}, FilesListed{}, File{}, CopiedResult{}, Position{}, FilesEnd{}, FilesWatch{}, FileEvent{}, Subscribe{}, SystemEvent{}, OOMKill{}, Disk{}} {
 		for _, field := range reflect.VisibleFields(reflect.TypeOf(message)) {
 			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
