@@ -18,7 +18,7 @@ import (
 // TestOldAgents asks agents of all recorded versions for all that this host can ask: what one had works, and what it lacked is ErrUnsupported, with the remedy.
 func TestOldAgents(t *testing.T) {
 	all, err := transcript.All()
-	if err != nil || len(all) < 6 {
+	if err != nil || len(all) < 7 {
 		t.Fatalf("%d transcripts, %v", len(all), err)
 	}
 	for _, old := range all {

@@ -131,7 +131,7 @@ func (a *Agent) find(request *http.Request, body string) Conn {
 }
 
 // chosen are fields whose values are a host's own choice, and may be another each time.
-var chosen = []string{"id", "nonce", "attempt", "boot", "name", "unix_ns"}
+var chosen = []string{"id", "nonce", "attempt", "boot", "name", "unix_ns", "entropy"}
 
 // asks says whether a body asks for all that a recorded one asked for. What a newer host asks for beside that the agent would have ignored.
 func asks(body, recorded string) bool {

@@ -29,7 +29,7 @@ const scenesDir = "internal/testing/transcript/scenes"
 
 func main() {
 	commit := flag.String("commit", "", "the commit (default: HEAD)")
-	names := flag.String("scenes", "first,attach,tty,tunnels,copy,watch", "files of scenes that the commit can play")
+	names := flag.String("scenes", "first,attach,tty,tunnels,copy,watch,clone", "files of scenes that the commit can play")
 	flag.Parse()
 	text, err := record(*commit, strings.Split(*names, ","))
 	if err != nil {
