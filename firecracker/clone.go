@@ -101,6 +101,9 @@ func (r *restoration) renew(ctx context.Context, b *boot) error {
 	stop := cancelWhen(cancel, b.process.Done())
 	defer stop()
 	renewal := r.renewal()
+	if r.driver.options.thawn {
+		return persist(waiting, renewAttempt, func(ctx context.Context) error { return guest.Thaw(ctx, newborn{r.driver, r.record}, renewal.Token) })
+	}
 	err := persist(waiting, renewAttempt, func(ctx context.Context) (err error) {
 		r.evidence, err = guest.Renew(ctx, newborn{r.driver, r.record}, renewal)
 		return err

@@ -67,6 +67,7 @@ type Options struct {
 
 	hook    func(point string) error // injects faults into steps; set by tests
 	hostNet *netns.Namespace         // stands for the host's; set by tests
+	thawn   bool                     // restored machines go on without being made their own; set by a test that shows what then happens
 }
 
 // Limits bound what all machines of a state directory have together. Create answers microvm.ErrExhausted beyond them. Zero is no limit.
