@@ -34,7 +34,8 @@ type DeniedFlow struct {
 	Packets  uint64          `json:"packets"`
 }
 
-// Opens returns the rule that would let the flow pass.
+// Opens returns the rule that would let the flow pass: valid, or the zero value where no rule can. The guest chooses the names that it asks for: such as public or *.com is no name of a
+// rule's, and the rule that it reads as would open more than was denied.
 func (f DeniedFlow) Opens() egress.Rule {
 	rule := egress.Rule{Name: f.Name, Protocol: f.Protocol, FirstPort: f.Port, LastPort: f.Port}
 	if f.Name == "" {
@@ -45,6 +46,9 @@ func (f DeniedFlow) Opens() egress.Rule {
 		if f.Protocol != egress.ICMP {
 			rule.Protocol = egress.Any
 		}
+	}
+	if rule.Validate() != nil || f.Name != "" && !rule.MatchName(f.Name) {
+		return egress.Rule{}
 	}
 	return rule
 }

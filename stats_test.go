@@ -33,3 +33,18 @@ func TestDeniedFlowOpens(t *testing.T) {
 		}
 	}
 }
+
+// TestNoRuleForWhatIsNoName: what a guest asks for is its own choice. A rule that it reads as would open more than was denied.
+func TestNoRuleForWhatIsNoName(t *testing.T) {
+	for _, name := range []string{"public", "*", "*.com", "tcp", "10.0.0.0/8", `1\.1\.1\.1`, "a|reboot", "$HOME", "`id`", "a b", "\x1b[2J"} {
+		if rule := (microvm.DeniedFlow{Name: name}).Opens(); rule != (egress.Rule{}) {
+			t.Errorf("%q is opened by %q", name, rule)
+		}
+	}
+	for _, name := range []string{"example.com", "EXAMPLE.com.", "_dmarc.example.com", "localhost"} {
+		rule := (microvm.DeniedFlow{Name: name}).Opens()
+		if _, ok := (egress.Policy{Rules: []egress.Rule{rule}}).Decide(egress.Flow{Protocol: egress.TCP, Name: name}); !ok {
+			t.Errorf("%q is opened by %q, which does not open it", name, rule)
+		}
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/egress"
 	"github.com/tangle-network/microvm-runtime/guest"
 )
 
@@ -147,7 +148,10 @@ func (e *eventPrinter) print(event microvm.Event) error {
 		exit = " " + event.Exit.String()
 	}
 	if event.Denied != nil {
-		exit = fmt.Sprintf(" %s (%s opens it)", deniedText(*event.Denied), event.Denied.Opens())
+		exit = fmt.Sprintf(" %s (%s)", deniedText(*event.Denied), noRule)
+		if opens := event.Denied.Opens(); opens != (egress.Rule{}) {
+			exit = fmt.Sprintf(" %s (%s opens it)", deniedText(*event.Denied), opens)
+		}
 	}
 	_, err := fmt.Fprintf(e.out, "%s %s %s %s%s\n", event.Time.Local().Format(time.RFC3339Nano), event.UID, event.Name, event.Type, exit)
 	return err

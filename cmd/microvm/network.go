@@ -141,12 +141,20 @@ func tellDenied(ctx context.Context, vm *microvm.VM) {
 
 // toldDenied is what is said of a flow that was denied.
 func toldDenied(flow microvm.DeniedFlow) string {
+	if flow.Opens() == (egress.Rule{}) {
+		return fmt.Sprintf("microvm: denied: %s (%s)", deniedText(flow), noRule)
+	}
 	return fmt.Sprintf("microvm: denied: %s (--allow %s opens it)", deniedText(flow), flow.Opens())
 }
 
-// deniedText is the name that was denied, or the protocol and where to.
+// noRule is said in place of a rule where none opens a flow.
+const noRule = "no rule can have this name"
+
+// deniedText is the name that was denied, or the protocol and where to. A name that no rule can have is quoted: the guest has chosen it, and it is printed to a terminal.
 func deniedText(flow microvm.DeniedFlow) string {
 	switch {
+	case flow.Name != "" && flow.Opens() == (egress.Rule{}):
+		return strconv.Quote(flow.Name)
 	case flow.Name != "":
 		return flow.Name
 	case flow.Port == 0:

@@ -43,6 +43,17 @@ func TestDeniedIsToldWithItsFlag(t *testing.T) {
 	}
 }
 
+// TestDeniedWithoutAFlag: where no rule can have the name, no flag is told, and what the guest has asked for is nothing to a terminal or a shell.
+func TestDeniedWithoutAFlag(t *testing.T) {
+	for name, want := range map[string]string{
+		"public": `denied: "public" (no rule can have this name)`, "*": `denied: "*" (no rule can have this name)`, "a\x1b[2J": `denied: "a\x1b[2J" (no rule can have this name)`,
+	} {
+		if told := toldDenied(microvm.DeniedFlow{Name: name}); told != "microvm: "+want {
+			t.Errorf("%q, want %q", told, want)
+		}
+	}
+}
+
 func TestStatsAreTables(t *testing.T) {
 	rule, err := egress.ParseRule("example.com:443")
 	if err != nil {
@@ -51,7 +62,7 @@ func TestStatsAreTables(t *testing.T) {
 	var b strings.Builder
 	err = printStats(&b, microvm.Stats{Network: &microvm.NetworkStats{
 		Rules: []microvm.RuleStats{{Rule: rule, Packets: 3, Bytes: 200}}, Drops: map[string]uint64{"ipv6": 4, "arp": 0},
-		Denied: []microvm.DeniedFlow{{Name: "other.example", Packets: 2}},
+		Denied: []microvm.DeniedFlow{{Name: "other.example", Packets: 2}, {Name: "*", Packets: 1}},
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +71,7 @@ func TestStatsAreTables(t *testing.T) {
 	for line := range strings.Lines(b.String()) {
 		got = append(got, strings.Join(strings.Fields(line), " "))
 	}
-	want := "RULE PACKETS BYTES|example.com:443 3 200||DROPPED PACKETS|ipv6 4||DENIED PACKETS OPENED BY|other.example 2 other.example"
+	want := "RULE PACKETS BYTES|example.com:443 3 200||DROPPED PACKETS|ipv6 4||DENIED PACKETS OPENED BY|other.example 2 other.example|\"*\" 1 -"
 	if strings.Join(got, "|") != want {
 		t.Errorf("%q, want %q", strings.Join(got, "|"), want)
 	}

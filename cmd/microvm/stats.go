@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -56,7 +57,7 @@ func printStats(out io.Writer, stats microvm.Stats) error {
 	}
 	fmt.Fprintln(w, "\nDENIED\tPACKETS\tOPENED BY")
 	for _, flow := range stats.Network.Denied {
-		fmt.Fprintf(w, "%s\t%d\t%s\n", deniedText(flow), flow.Packets, flow.Opens())
+		fmt.Fprintf(w, "%s\t%d\t%s\n", deniedText(flow), flow.Packets, cmp.Or(flow.Opens().String(), "-"))
 	}
 	return w.Flush()
 }

@@ -91,6 +91,10 @@ func report(ctx context.Context, vm *microvm.VM, policy egress.Policy) error {
 	}
 	for _, flow := range stats.Network.Denied {
 		opens := flow.Opens()
+		if opens == (egress.Rule{}) {
+			fmt.Printf("denied: %q, which is no name that a rule can have\n", flow.Name)
+			continue
+		}
 		fmt.Printf("denied: %s, which the rule %s would let pass\n", text(flow), opens)
 		policy.Rules = append(policy.Rules, opens)
 	}
