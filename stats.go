@@ -25,7 +25,7 @@ type RuleStats struct {
 	Bytes   uint64      `json:"bytes"`
 }
 
-// DeniedFlow is a flow that no rule allows, or a name that none does.
+// DeniedFlow is a flow that no rule allows, or a name that none does: of that only Name is set, or only Address where a rule allows the name and no name opens the address.
 type DeniedFlow struct {
 	Protocol egress.Protocol `json:"protocol,omitempty"`
 	Address  netip.Addr      `json:"address,omitzero"`

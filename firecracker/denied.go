@@ -87,7 +87,7 @@ func (d *driver) hearNames(ctx context.Context, record *state.Record) {
 		}
 		left := int(deniedTurn/time.Second) * deniedPerSecond
 		for name, times := range names {
-			which := microvm.DeniedFlow{Name: name, Packets: 1}
+			which := deniedName(name, 1)
 			if times > known[name] && left > 0 && told.due(which) {
 				d.noteDenied(record, which)
 				left--

@@ -71,7 +71,7 @@ func (d *driver) leaveGuard(ctx context.Context, address netip.Addr) error {
 	return guard.Client{Dir: d.guardPath()}.Sync(ctx, address)
 }
 
-// deniedNames are the names that were denied to a machine, and how often each. An error of the network says that no guard lives that knows them.
+// deniedNames are the names that were denied to a machine, and addresses that names have led to, and how often each. An error of the network says that no guard lives that knows them.
 func (d *driver) deniedNames(ctx context.Context, record *state.Record) (map[string]uint64, error) {
 	return guard.Client{Dir: d.guardPath()}.Denied(ctx, record.Address)
 }

@@ -5,6 +5,7 @@ package firecracker
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 
 	microvm "github.com/tangle-network/microvm-runtime"
@@ -43,7 +44,7 @@ func (d *driver) networkStats(ctx context.Context, record *state.Record) (*micro
 	err := d.withRules(record.Slot, func(rules *firewall.Slot) error {
 		names, _ := d.deniedNames(ctx, record) // many machines have no guard
 		for name, times := range names {
-			stats.Denied = append(stats.Denied, microvm.DeniedFlow{Name: name, Packets: times})
+			stats.Denied = append(stats.Denied, deniedName(name, times))
 		}
 		return addCounted(stats, rules, record)
 	})
@@ -77,4 +78,12 @@ func addCounted(stats *microvm.NetworkStats, rules *firewall.Slot, record *state
 
 func deniedFlow(flow firewall.Denied) microvm.DeniedFlow {
 	return microvm.DeniedFlow{Protocol: flow.Protocol, Address: flow.Address, Port: flow.Port, Packets: flow.Packets}
+}
+
+// deniedName is of what the guard has denied: a name, or an address that no name opens.
+func deniedName(name string, times uint64) microvm.DeniedFlow {
+	if address, err := netip.ParseAddr(name); err == nil && address.Is4() {
+		return microvm.DeniedFlow{Address: address, Packets: times}
+	}
+	return microvm.DeniedFlow{Name: name, Packets: times}
 }

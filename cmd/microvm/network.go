@@ -157,6 +157,8 @@ func deniedText(flow microvm.DeniedFlow) string {
 		return strconv.Quote(flow.Name)
 	case flow.Name != "":
 		return flow.Name
+	case flow.Protocol == egress.Any: // a name has led there
+		return flow.Address.String()
 	case flow.Port == 0:
 		return fmt.Sprintf("%s %s", flow.Protocol, flow.Address)
 	}

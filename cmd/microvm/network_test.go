@@ -21,6 +21,7 @@ func TestDeniedIsToldWithItsFlag(t *testing.T) {
 	}{
 		{microvm.DeniedFlow{Name: "example.com"}, "denied: example.com (--allow example.com opens it)", egress.Flow{Protocol: egress.TCP, Address: server, Port: 443, Name: "example.com"}},
 		{microvm.DeniedFlow{Protocol: egress.TCP, Address: server, Port: 443}, "denied: tcp 1.1.1.1:443 (--allow 1.1.1.1:443 opens it)", egress.Flow{Protocol: egress.TCP, Address: server, Port: 443}},
+		{microvm.DeniedFlow{Address: server}, "denied: 1.1.1.1 (--allow 1.1.1.1 opens it)", egress.Flow{Protocol: egress.TCP, Address: server, Port: 443}},
 		{microvm.DeniedFlow{Protocol: egress.ICMP, Address: server}, "denied: icmp 1.1.1.1 (--allow icmp:1.1.1.1 opens it)", egress.Flow{Protocol: egress.ICMP, Address: server}},
 	} {
 		told := toldDenied(c.flow)

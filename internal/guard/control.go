@@ -116,7 +116,7 @@ func (c Client) Sync(ctx context.Context, address netip.Addr) error {
 	return err
 }
 
-// Denied returns the names that were denied to a machine, and how often each.
+// Denied returns the names that were denied to a machine, and the addresses that allowed names have led to and no name opens, and how often each.
 func (c Client) Denied(ctx context.Context, address netip.Addr) (map[string]uint64, error) {
 	a, err := c.ask(ctx, question{"denied", address})
 	return a.Denied, err

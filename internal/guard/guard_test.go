@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -186,6 +187,27 @@ func TestHostNames(t *testing.T) {
 	}
 	if _, err := w.guest.Get("http://example.com/after", netlab.Web, not); err == nil {
 		t.Error("a page came after the rule was gone")
+	}
+}
+
+// TestHostDeniedAreToldByWhatOpensThem: an allowed name whose address only a rule for the address opens is told by that, and what no rule opens is not told.
+func TestHostDeniedAreToldByWhatOpensThem(t *testing.T) {
+	w := newWorld(t)
+	w.set(false, "private.example", "example.com")
+	if address, _ := w.look("private.example"); address.IsValid() {
+		t.Fatalf("private.example is %v", address)
+	}
+	if _, err := w.guest.Look("udp", netip.MustParseAddrPort("172.16.0.1:53"), "example.com", dns.TypePTR, soon); err != nil {
+		t.Fatal(err)
+	}
+	w.look("other.example")
+	denied, err := Client{w.dir}.Denied(t.Context(), w.slot.Addresses.Slot)
+	if want := map[string]uint64{"other.example": 1, netlab.Private.String(): 1}; err != nil || !maps.Equal(denied, want) {
+		t.Errorf("denied %v, %v; want %v", denied, err, want)
+	}
+	w.set(false, "private.example", netlab.Private.String())
+	if address, _ := w.look("private.example"); address != netlab.Private {
+		t.Errorf("private.example is %v, with the rule for it", address)
 	}
 }
 

@@ -47,7 +47,7 @@ type machine struct {
 	policy  *resolver.Policy
 	granted map[grant]time.Time // until when
 	sweepAt int                 // how many granted there are when those that have expired are forgotten
-	denied  map[string]uint64   // names, and how often
+	denied  map[string]uint64   // names, and addresses that no name opens, and how often
 }
 
 type grant struct {
@@ -142,7 +142,7 @@ func (m *machine) leave() {
 	m.gone = true
 }
 
-// deny remembers a name that was denied.
+// deny remembers a name, or an address, that was denied.
 func (m *machine) deny(name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

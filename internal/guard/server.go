@@ -135,12 +135,16 @@ func (s *Server) machine(address netip.Addr) (*machine, error) {
 	return m, nil
 }
 
-// denied notes what the resolver has denied.
+// denied notes what the resolver has denied by what opens it: the name, or the address where the name is allowed. A type that is not answered nothing opens.
 func (s *Server) denied(d resolver.Denied) {
 	s.mu.Lock()
 	m := s.machines[d.Source.Unmap()]
 	s.mu.Unlock()
-	if m != nil {
+	switch {
+	case m == nil || d.Reason == resolver.NoSuchType:
+	case d.Reason == resolver.ReservedAddress:
+		m.deny(d.Address.String())
+	default:
 		m.deny(d.Name)
 	}
 }
