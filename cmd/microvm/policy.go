@@ -6,8 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -77,8 +80,11 @@ func policyTest() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			flow.Host = host
+			flow.Host = host || isHosts(flow.Address)
 			if name != "" {
+				if !isDNSName(name) {
+					return usageError{fmt.Errorf("--name %q is no name", name)}
+				}
 				flow.Name = name
 			}
 			policy, err := policyOf(ctx, vm)
@@ -95,19 +101,30 @@ func policyTest() *cobra.Command {
 		}),
 	}
 	cmd.Flags().StringVar(&name, "name", "", "the name that the guest resolved to the address")
-	cmd.Flags().BoolVar(&host, "host", false, "the address is one of the host's own")
+	cmd.Flags().BoolVar(&host, "host", false, "the address is one of the host's own; those that it has now are known")
 	return cmd
 }
 
-// parseFlow parses PROTOCOL TARGET [PORT].
+// parseFlow parses PROTOCOL TARGET [PORT]. What no packet can be is refused: it would be told as denied.
 func parseFlow(args []string) (egress.Flow, error) {
-	flow := egress.Flow{Protocol: egress.Protocol(args[0])}
+	flow := egress.Flow{Protocol: egress.Protocol(strings.ToLower(args[0]))}
+	hasPort := flow.Protocol == egress.TCP || flow.Protocol == egress.UDP
+	switch {
+	case !hasPort && flow.Protocol != egress.ICMP:
+		return flow, usageError{fmt.Errorf("%q is no protocol: tcp, udp, icmp", args[0])}
+	case hasPort && len(args) < 3:
+		return flow, usageError{fmt.Errorf("a flow of %s has a port", flow.Protocol)}
+	case !hasPort && len(args) > 2:
+		return flow, usageError{fmt.Errorf("a flow of %s has no port", flow.Protocol)}
+	}
 	if address, err := netip.ParseAddr(args[1]); err == nil {
 		flow.Address = address
-	} else {
+	} else if isDNSName(args[1]) {
 		flow.Name = args[1]
+	} else {
+		return flow, usageError{fmt.Errorf("%q is neither an address nor a name", args[1])}
 	}
-	if len(args) < 3 {
+	if !hasPort {
 		return flow, nil
 	}
 	port, err := strconv.ParseUint(args[2], 10, 16)
@@ -117,6 +134,18 @@ func parseFlow(args []string) (egress.Flow, error) {
 	flow.Port = uint16(port)
 	return flow, nil
 }
+
+// isHosts says whether the host has an address. What can't be found out is not so.
+func isHosts(address netip.Addr) bool {
+	own, _ := net.InterfaceAddrs()
+	return slices.ContainsFunc(own, func(a net.Addr) bool {
+		prefix, err := netip.ParsePrefix(a.String())
+		return err == nil && prefix.Addr().Unmap() == address
+	})
+}
+
+// isDNSName says whether a guest can ask for a text as a name that rules can match.
+func isDNSName(text string) bool { return egress.Rule{Name: "*"}.MatchName(text) }
 
 // policyOf returns where a machine may connect to.
 func policyOf(ctx context.Context, vm *microvm.VM) (egress.Policy, error) {
