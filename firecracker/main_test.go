@@ -42,6 +42,7 @@ type order struct {
 	Name     string // Of the machine.
 	Spec     microvm.Spec
 	Snapshot string // The one that is made, or that is restored.
+	Change   microvm.Change
 	KillAt   string // The point at which the child kills itself.
 	Files    uint64 // Soft RLIMIT_NOFILE. 0 leaves it.
 	Times    int
@@ -159,6 +160,8 @@ func (o order) do(ctx context.Context, rt *microvm.Runtime) error {
 	case "snapshot":
 		_, err := vm.Snapshot(ctx, o.Snapshot, nil)
 		return err
+	case "update":
+		return vm.Update(ctx, o.Change)
 	case "destroy":
 		return vm.Destroy(ctx)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -218,18 +219,45 @@ func (r *recovery) leases(ctx context.Context) error {
 	return nil
 }
 
-// ports gives back the host's ports of machines that are gone.
+// ports gives back the host's ports of machines that are gone, and those that an interrupted update has left beside what the record says.
 func (r *recovery) ports(ctx context.Context) error {
 	owners, err := r.driver.ports.Owners()
 	if err != nil {
 		return err
 	}
-	for _, owner := range owners {
+	for owner, ports := range owners {
 		if !r.driver.state.Exists(owner) {
 			r.do(microvm.ActionReturned, owner, "ports", func() error { return r.driver.ports.Return(ctx, owner) })
+		} else if r.excess(owner, ports) {
+			r.excessPorts(ctx, owner, ports)
 		}
 	}
 	return nil
+}
+
+// excess says whether a machine has ports that its record does not.
+func (r *recovery) excess(uid string, ports []microvm.Port) bool {
+	record, err := r.driver.state.ReadRecord(uid)
+	if err != nil || record.Phase != state.PhaseCreated { // it is being made, or destroyed, or has been told
+		return false
+	}
+	return slices.ContainsFunc(ports, func(p microvm.Port) bool {
+		return !hasNetwork(&record.Spec) || !slices.ContainsFunc(record.Spec.Network.Publish, func(own microvm.Port) bool { return own.Protocol == p.Protocol && own.Host == p.Host })
+	})
+}
+
+// excessPorts gives back what a machine has beside what its record says. Whose lock is held may be updated: it is left to who does.
+func (r *recovery) excessPorts(ctx context.Context, uid string, ports []microvm.Port) {
+	waiting, cancel := context.WithTimeout(ctx, recoverPatience)
+	lock, err := r.driver.state.Lock(waiting, uid)
+	cancel()
+	if err != nil {
+		return
+	}
+	defer lock.Unlock()
+	if r.excess(uid, ports) {
+		r.do(microvm.ActionReturned, uid, "ports", func() error { return r.driver.portsAsRecorded(ctx, lock) })
+	}
 }
 
 // loans gives back the drives of machines that are gone.

@@ -12,6 +12,7 @@ import (
 	"github.com/tangle-network/microvm-runtime/firecracker/api"
 	"github.com/tangle-network/microvm-runtime/internal/network"
 	"github.com/tangle-network/microvm-runtime/internal/state"
+	"github.com/tangle-network/microvm-runtime/internal/step"
 )
 
 // Update changes a machine's record, and what runs by it. The record is first: what an interrupted update has left undone, the next start does, or the same update.
@@ -27,35 +28,77 @@ func (d *driver) Update(ctx context.Context, uid string, change microvm.Change) 
 		before := m.record.Spec.Network
 		m.record.Spec = spec
 		assignRules(&m.record)
-		if change.Publish == nil {
-			return d.update(ctx, lock, m, change)
+		steps := step.Begin("update", d.options.hook)
+		ports := change.Publish != nil
+		if ports {
+			if err := steps.Do("take-ports", func() error { return d.addPorts(ctx, &m.record, before.Publish) }, nil); err != nil {
+				return err
+			}
 		}
-		if err := d.takePorts(ctx, uid, slices.Concat(before.Publish, spec.Network.Publish)); err != nil {
+		if err := steps.Do("record", func() error { return lock.WriteRecord(m.record) }, nil); err != nil && ports {
+			return errors.Join(err, d.undoUpdate(ctx, lock))
+		} else if err != nil {
 			return err
 		}
-		if err := d.publishable(ctx, &m.record); err != nil {
-			return errors.Join(err, d.takePorts(ctx, uid, before.Publish))
-		}
-		if err := d.update(ctx, lock, m, change); err != nil {
+		if err := d.applyUpdate(ctx, steps, m, change); err != nil || !ports {
 			return err
 		}
-		return d.takePorts(ctx, uid, spec.Network.Publish) // others can have what leads here no more
+		return steps.Do("return-ports", func() error { return d.takePorts(ctx, uid, spec.Network.Publish) }, nil) // others can have what leads here no more
 	})
 }
 
-// update makes a machine's record, and its run if it has one, what they should be. What a change names is done again also where it is what the record has said.
-func (d *driver) update(ctx context.Context, lock *state.Lock, m *machine, change microvm.Change) error {
-	if err := lock.WriteRecord(m.record); err != nil {
+// addPorts takes the ports that a record says beside those that the machine has had.
+func (d *driver) addPorts(ctx context.Context, record *state.Record, before []microvm.Port) error {
+	if err := d.takePorts(ctx, record.UID, slices.Concat(before, record.Spec.Network.Publish)); err != nil {
 		return err
 	}
-	rules := change.Egress != nil || change.Publish != nil || change.Caps != nil
-	switch {
-	case m.run == nil && rules: // the next start does the rest
+	if err := d.publishable(ctx, record); err != nil {
+		return errors.Join(err, d.takePorts(ctx, record.UID, before))
+	}
+	return nil
+}
+
+// undoUpdate gives back the ports of an update that could not be written.
+func (d *driver) undoUpdate(ctx context.Context, lock *state.Lock) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoPatience)
+	defer cancel()
+	return d.portsAsRecorded(ctx, lock)
+}
+
+// portsAsRecorded makes the ports of a machine those that its record says, whichever that is, when nothing leads to it by others any more.
+func (d *driver) portsAsRecorded(ctx context.Context, lock *state.Lock) error {
+	m, err := d.load(lock, true)
+	if err != nil || !hasNetwork(&m.record.Spec) {
+		return err
+	}
+	if err := d.updateNetwork(ctx, m); err != nil {
+		return err
+	}
+	return d.takePorts(ctx, m.record.UID, m.record.Spec.Network.Publish)
+}
+
+// applyUpdate makes a machine's run, if it has one, what its record says. What a change names is done again also where it is what the record has said.
+func (d *driver) applyUpdate(ctx context.Context, steps *step.Sequence, m *machine, change microvm.Change) error {
+	if change.Egress != nil || change.Publish != nil || change.Caps != nil {
+		if err := steps.Do("network", func() error { return d.updateNetwork(ctx, m) }, nil); err != nil {
+			return errors.Join(err, d.updateLimitsOf(ctx, m, change))
+		}
+	}
+	return steps.Do("limits", func() error { return d.updateLimitsOf(ctx, m, change) }, nil)
+}
+
+// updateNetwork does what the next start does by itself where a machine has no run, but for what leads there meanwhile.
+func (d *driver) updateNetwork(ctx context.Context, m *machine) error {
+	if m.run == nil {
 		return d.withdraw(ctx, &m.record)
-	case m.run == nil:
+	}
+	return d.renewNetwork(ctx, &m.record)
+}
+
+// updateLimitsOf tells a VMM, where there is one, the limits that a change names.
+func (d *driver) updateLimitsOf(ctx context.Context, m *machine, change microvm.Change) error {
+	if m.run == nil {
 		return nil
-	case rules:
-		return errors.Join(d.renewNetwork(ctx, &m.record), d.updateLimits(ctx, &m.record, change))
 	}
 	return d.updateLimits(ctx, &m.record, change)
 }

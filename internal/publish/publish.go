@@ -19,7 +19,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -107,10 +106,15 @@ func (b *Book) Take(ctx context.Context, owner string, ports []microvm.Port) err
 	return b.exchange(taken, owner, wanted)
 }
 
-// Owners returns who has ports.
-func (b *Book) Owners() ([]string, error) {
+// Owners returns who has ports, and the host's side of each.
+func (b *Book) Owners() (map[string][]microvm.Port, error) {
 	taken, err := b.taken()
-	return slices.Compact(slices.Sorted(maps.Values(taken))), err
+	owners := map[string][]microvm.Port{}
+	for name, owner := range taken {
+		port, _ := parse(name) // of what is no port's name the zero value: nobody's record has it
+		owners[owner] = append(owners[owner], port)
+	}
+	return owners, err
 }
 
 // Return gives all ports of an owner back.
