@@ -6,11 +6,16 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
+
+	"github.com/miekg/dns"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/egress"
 	"github.com/tangle-network/microvm-runtime/internal/guard"
+	"github.com/tangle-network/microvm-runtime/internal/testing/netlab"
 	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
 	"github.com/tangle-network/microvm-runtime/internal/testing/tinyguest"
 )
@@ -85,5 +90,46 @@ func TestRealGuardTellsNames(t *testing.T) {
 		if pids := r.guardPIDs(); len(pids) != i {
 			t.Errorf("TellNames %t: guards %v, want %d", tell, pids, i)
 		}
+	}
+}
+
+// TestHostGuardKilled: without it no name is answered and nothing is opened, and what addresses allow goes on. Recover, and an update that finds it gone, begin another.
+func TestHostGuardKilled(t *testing.T) {
+	r := newDeniedRig(t, "udp:5.9.9.7:7")
+	answered := func(patience time.Duration) bool {
+		reply, err := r.guest.Look("udp", netip.AddrPortFrom(netlab.Gateway, 53), "one.example", dns.TypeA, patience)
+		return err == nil && reply.Rcode == dns.RcodeRefused
+	}
+	for what, again := range map[string]func() error{
+		"recover": func() error { _, err := r.runtime.Recover(t.Context(), nil); return err },
+		"update": func() error {
+			policy := policyOf(t, "udp:5.9.9.7:7", "example.com")
+			return r.vm.Update(t.Context(), microvm.Change{Egress: &policy})
+		},
+	} {
+		if !answered(10 * time.Second) {
+			t.Fatalf("before %s no name is answered", what)
+		}
+		for _, pid := range r.guardPIDs() {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for ctx := within(t); *must(guard.Lives(r.driver.guardPath())); {
+			if ctx.Err() != nil {
+				t.Fatal("the guard lives on")
+			}
+		}
+		if answered(150 * time.Millisecond) {
+			t.Errorf("before %s a guard that is gone answers", what)
+		}
+		r.passes(7, 7001)
+		if err := again(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if !answered(10 * time.Second) {
+			t.Errorf("after %s no name is answered", what)
+		}
+		r.passes(7, 7001)
 	}
 }
