@@ -44,7 +44,7 @@ func (d *driver) used() (Limits, error) {
 	}
 	var used Limits
 	for _, uid := range uids {
-		if names[uid] == "" && d.state.Abandoned(uid) { // the rest of one, which Destroy removes
+		if names[uid] == "" && (d.waits(uid) || d.state.Abandoned(uid)) { // what may become one, or the rest of one, which Destroy removes
 			continue
 		}
 		used.VMs++

@@ -94,7 +94,8 @@ func final(err error) bool {
 }
 
 // renew has the agent make the machine its own, and lets its workload go on.
-func (r *restoration) renew(ctx context.Context, b *boot) error {
+func (r *restoration) renew(ctx context.Context) error {
+	b := r.boot
 	timeout := cmp.Or(r.options.AgentTimeout, defaultAgentTimeout)
 	waiting, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -147,7 +148,8 @@ func hostnameOf(name string) string {
 }
 
 // pause holds a machine that is its own.
-func (r *restoration) pause(ctx context.Context, b *boot) error {
+func (r *restoration) pause(ctx context.Context) error {
+	b := r.boot
 	if err := r.driver.setPaused(ctx, r.record, true); err != nil {
 		return err
 	}

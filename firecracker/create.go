@@ -70,15 +70,20 @@ func (d *driver) create(ctx context.Context, name string, record *state.Record, 
 	return nil
 }
 
-// acquire takes what a machine has from its creation to its end, and writes it down first.
+// acquire takes what a machine has from its creation to its end, and writes it down first. Nothing of it is flushed before the record says that it is there.
 func (d *driver) acquire(ctx context.Context, steps *step.Sequence, lock *state.Lock, name string, record *state.Record, recorded func(), makeDisk func() error) error {
-	if err := steps.Do("record", func() error { return lock.WriteRecord(*record) }, nil); err != nil {
+	if err := steps.Do("record", func() error { return lock.Draft(*record) }, nil); err != nil {
 		return err
 	}
 	recorded()
 	if err := steps.Do("name", func() error { return lock.Bind(name) }, lock.Unbind); err != nil {
 		return err
 	}
+	return d.equip(ctx, steps, record, makeDisk)
+}
+
+// equip takes all that a machine has beside its record and its name.
+func (d *driver) equip(ctx context.Context, steps *step.Sequence, record *state.Record, makeDisk func() error) error {
 	if record.Jailed || hasNetwork(&record.Spec) {
 		if err := steps.Do("slot", func() error { return d.lease(ctx, record) }, func() error { return d.unlease(ctx, record) }); err != nil {
 			return err
@@ -240,10 +245,13 @@ func (d *driver) makeDisk(ctx context.Context, record *state.Record) error {
 		}
 		source = empty
 	}
-	return d.cloneDisk(ctx, record, source)
+	if err := d.cloneDisk(ctx, record, source); err != nil {
+		return err
+	}
+	return disk.Sync(d.diskPath(record.UID)) // the record is about to say that it is there
 }
 
-// cloneDisk makes the machine's own disk a private copy of another.
+// cloneDisk makes the machine's own disk a private copy of another. It is not flushed.
 func (d *driver) cloneDisk(ctx context.Context, record *state.Record, source string) error {
 	path := d.diskPath(record.UID)
 	if _, err := disk.Clone(ctx, path, source); err != nil {
@@ -258,7 +266,7 @@ func (d *driver) cloneDisk(ctx context.Context, record *state.Record, source str
 			return err
 		}
 	}
-	return disk.Sync(path) // the record is about to say that it is there
+	return nil
 }
 
 // diskPath returns where the machine's own disk is, which no VMM can reach by name.

@@ -41,6 +41,7 @@ type driver struct {
 	self    *vmm.Identity // this process
 
 	lines lines // connections with guests
+	stock stock // VMMs that wait for restores
 
 	life context.Context // ends with Close
 	end  context.CancelFunc
@@ -123,7 +124,7 @@ func open(options Options) (*driver, error) {
 	if err := dir.FixLayout(); err != nil {
 		return nil, err
 	}
-	d := &driver{self: &self, options: o, binary: binary{path: o.Firecracker}, state: dir, store: files, slots: slots, loans: loans, ports: ports, snaps: snaps, slice: slice, log: o.Logger, watched: map[string]*watch{}}
+	d := &driver{self: &self, options: o, binary: binary{path: o.Firecracker}, state: dir, store: files, slots: slots, loans: loans, ports: ports, snaps: snaps, slice: slice, log: o.Logger, watched: map[string]*watch{}, stock: stock{waiting: map[string][]*restoration{}}}
 	d.life, d.end = context.WithCancel(context.Background())
 	return d, nil
 }
@@ -239,6 +240,7 @@ func (d *driver) Close() error {
 	d.mu.Unlock()
 	d.end()
 	d.calls.Wait()
+	d.stock.close(d)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for uid, w := range d.watched {

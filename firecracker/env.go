@@ -23,6 +23,7 @@ const (
 	minLayerMiB  = 16
 	maxLayerMiB  = 1 << 24
 	maxUID       = 1<<31 - 2
+	maxWaiting   = 1000
 
 	maxNameservers = 3 // as libc
 )
@@ -55,6 +56,7 @@ func FromEnv() (*microvm.Runtime, error) {
 //	MICROVM_FIRECRACKER_MEM_MIB     MemoryMiB    (or MICROVM_MEM_MIB)
 //	MICROVM_LAYER_MIB               LayerMiB
 //	MICROVM_MEM_BACKEND             MemoryBackend: file or uffd
+//	MICROVM_WAITING_VMMS            WaitingVMMs
 //	MICROVM_COMPOSE_JAILER          not Bare: 1, true, yes, on, 0, false, no or off
 //	MICROVM_JAILER_UID, _UID_COUNT  FirstUID, UIDCount
 //	MICROVM_JAILER_CGROUP_PARENT    Slice, with or without the leading slash
@@ -82,6 +84,7 @@ func OptionsFromEnv(lookup func(string) (string, bool)) (Options, error) {
 		MemoryMiB:     e.number(1, maxMemoryMiB, "MICROVM_FIRECRACKER_MEM_MIB", "MICROVM_MEM_MIB"),
 		LayerMiB:      e.number(minLayerMiB, maxLayerMiB, "MICROVM_LAYER_MIB"),
 		MemoryBackend: e.backend("MICROVM_MEM_BACKEND"),
+		WaitingVMMs:   e.number(1, maxWaiting, "MICROVM_WAITING_VMMS"),
 		Bare:          !e.truth(true, "MICROVM_COMPOSE_JAILER"),
 		FirstUID:      e.number(1, maxUID, "MICROVM_JAILER_UID"),
 		UIDCount:      e.number(1, maxUID, "MICROVM_JAILER_UID_COUNT"),

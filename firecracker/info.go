@@ -73,6 +73,9 @@ func (d *driver) List(ctx context.Context) ([]microvm.Info, error) {
 			return nil, err
 		}
 		name := names[uid]
+		if name == "" && d.waits(uid) {
+			continue
+		}
 		if name == "" { // it may be renamed just now
 			if name, err = d.state.NameOf(uid); err != nil {
 				return nil, err

@@ -39,6 +39,11 @@ type Options struct {
 	// MemoryBackend is RestoreOptions.Backend's default. Optional: a file.
 	MemoryBackend microvm.MemoryBackend
 
+	// WaitingVMMs is how many VMMs wait, jailed and with all that a machine has, for the next restores of a snapshot, once that was restored: such a restore is only a load. It goes for each of
+	// the four snapshots that were restored last, without ephemeral ones. They end with the Runtime. Each costs some MiB of memory, a slot, and a copy of the snapshot's disk, or a reflink.
+	// Optional: none.
+	WaitingVMMs int
+
 	// Bare runs VMMs as this process's user without a jail. For development: a guest that breaks out of its VMM is this user.
 	Bare bool
 	// FirstUID is the first of UIDCount users and groups that jailed VMMs run as, one for each machine. They should belong to nobody else.
@@ -149,6 +154,9 @@ func (o *Options) check() error {
 	}
 	if o.Limits.VMs < 0 || o.Limits.MemoryMiB < 0 || o.Limits.DiskMiB < 0 || o.Limits.SnapshotMiB < 0 {
 		return badOption("Limits", o.Limits, "must not be negative")
+	}
+	if o.WaitingVMMs < 0 || o.WaitingVMMs > maxWaiting {
+		return badOption("WaitingVMMs", o.WaitingVMMs, fmt.Sprintf("must be 0 to %d", maxWaiting))
 	}
 	if o.MTU != 0 && (o.MTU < minMTU || o.MTU > maxMTU) {
 		return badOption("MTU", o.MTU, fmt.Sprintf("must be %d to %d, or 0 for the uplink's", minMTU, maxMTU))

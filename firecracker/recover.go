@@ -106,6 +106,8 @@ func (r *recovery) machine(ctx context.Context, uid string) {
 	switch {
 	case errors.Is(err, microvm.ErrNotFound): // destroyed meanwhile
 		return
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && r.driver.waits(uid): // as it should
+		return
 	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
 		r.did(microvm.ActionLeft, uid, "machine: another call or process works on it", nil)
 		return

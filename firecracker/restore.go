@@ -11,6 +11,7 @@ import (
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/disk"
 	"github.com/tangle-network/microvm-runtime/internal/snapstore"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 	"github.com/tangle-network/microvm-runtime/internal/step"
@@ -33,6 +34,10 @@ func (d *driver) Restore(ctx context.Context, snapshot, name string, o microvm.R
 		return "", nil, err
 	}
 	defer hold.Release()
+	if d.state.Taken(name) { // Bind decides; this spares the work.
+		return "", nil, fmt.Errorf("name %q: %w", name, microvm.ErrExists)
+	}
+	defer d.stock.restored(d, &manifest)()
 	r := &restoration{driver: d, manifest: &manifest, name: name, options: o}
 	if err := r.check(ctx); err != nil {
 		return "", nil, err
@@ -57,15 +62,15 @@ type restoration struct {
 
 	memory   string // Path of the snapshot's whole memory.
 	record   *state.Record
+	lock     *state.Lock
+	steps    *step.Sequence
+	boot     *boot
 	evidence microvm.Evidence
 }
 
 // check finds out whether it can be done, before anything is touched.
 func (r *restoration) check(ctx context.Context) (err error) {
 	d := r.driver
-	if d.state.Taken(r.name) { // Bind decides; this spares the work.
-		return fmt.Errorf("name %q: %w", r.name, microvm.ErrExists)
-	}
 	if err := d.fits(ctx, r.manifest); err != nil {
 		return err
 	}
@@ -103,55 +108,133 @@ func (r *restoration) makeRecord() (*state.Record, error) {
 	}, nil
 }
 
-// run is the sequence of Restore.
+// run makes the machine: of a VMM that waits for it, where there is one, else from the beginning. Recorded is called once the machine counts.
 func (r *restoration) run(ctx context.Context, recorded func()) (err error) {
-	d, record := r.driver, r.record
-	lock, err := d.state.Create(ctx, record.UID)
-	if err != nil {
+	if waiting := r.driver.stock.take(r); waiting != nil {
+		err := r.runWaiting(ctx, recorded, waiting)
+		if !errors.Is(err, microvm.ErrExited) {
+			return err
+		}
+		if r.record, err = r.makeRecord(); err != nil { // it may have ended while it waited
+			return err
+		}
+	}
+	if err := r.prepare(ctx, recorded); err != nil {
 		return err
 	}
-	defer lock.Unlock()
+	return r.finish(ctx)
+}
+
+// prepare makes a VMM that waits to be told what it becomes, and all that a machine of the snapshot has but a name.
+func (r *restoration) prepare(ctx context.Context, recorded func()) (err error) {
+	d, record := r.driver, r.record
+	if r.lock, err = d.state.Create(ctx, record.UID); err != nil {
+		return err
+	}
+	r.steps = step.Begin("restore", d.options.hook)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, lock.Remove())
+			err = r.undo(err)
 		}
 	}()
-	steps := step.Begin("restore", d.options.hook)
-	defer steps.End(&err)
-
-	if err := d.acquire(ctx, steps, lock, r.name, record, recorded, func() error { return d.cloneDisk(ctx, record, d.snaps.Path(r.manifest, snapstore.Disk)) }); err != nil {
+	if err := r.steps.Do("record", func() error { return r.lock.Draft(*record) }, nil); err != nil {
 		return err
 	}
-	b := &boot{driver: d, lock: lock, record: record, name: r.name, place: d.place(record), load: r.loading()}
-	if err := steps.Do("load", func() error { return b.run(ctx) }, b.takeDown); err != nil {
+	recorded()
+	if err := d.equip(ctx, r.steps, record, func() error { return d.cloneDisk(ctx, record, d.snaps.Path(r.manifest, snapstore.Disk)) }); err != nil {
+		return err
+	}
+	r.boot = &boot{driver: d, lock: r.lock, record: record, name: r.name, place: d.place(record), load: r.loading()}
+	return r.steps.Do("spawn", func() error { return r.boot.prepare(ctx) }, r.boot.takeDown)
+}
+
+// undo takes all back, and gives the machine's lock back, for the reason of an error.
+func (r *restoration) undo(err error) error {
+	r.steps.End(&err)
+	if left := r.lock.Remove(); left != nil {
+		err = errors.Join(err, left)
+	}
+	r.lock.Unlock()
+	return err
+}
+
+// finish makes the machine: it has a name, its guest runs and is its own. What is to survive power loss is flushed beside it.
+func (r *restoration) finish(ctx context.Context) (err error) {
+	d, record, steps := r.driver, r.record, r.steps
+	defer func() {
+		if err != nil {
+			err = r.undo(err)
+		}
+	}()
+	if err := steps.Do("name", func() error { return r.lock.Bind(r.name) }, r.lock.Unbind); err != nil {
+		return err
+	}
+	staged := r.stage()
+	defer staged()
+	if err := steps.Do("load", func() error { return r.boot.complete(ctx) }, nil); err != nil {
 		return err
 	}
 	if err := steps.Do("limits", func() error { return r.limit(ctx) }, nil); err != nil {
 		return err
 	}
 	if record.Agent {
-		if err := steps.Do("renew", func() error { return r.renew(ctx, b) }, nil); err != nil {
+		if err := steps.Do("renew", func() error { return r.renew(ctx) }, nil); err != nil {
 			return err
 		}
 	}
 	if record.Agent && r.options.Paused {
-		if err := steps.Do("pause", func() error { return r.pause(ctx, b) }, nil); err != nil {
+		if err := steps.Do("pause", func() error { return r.pause(ctx) }, nil); err != nil {
 			return err
 		}
 	}
-	record.Phase = state.PhaseCreated
-	if err := steps.Do("commit", func() error { return lock.WriteRecord(*record) }, nil); err != nil {
+	if err := steps.Do("commit", func() error { return r.commit(staged) }, nil); err != nil {
 		return err
 	}
+	record.Phase = state.PhaseCreated
 	d.tell(record, r.name, microvm.EventCreated, nil)
 	d.tell(record, r.name, microvm.EventStarted, nil)
+	r.lock.Unlock()
 	return nil
+}
+
+// stage begins to flush what the machine has, and to write down what its record is to become, since nothing of it depends on the guest. Staged waits for that; it may be called again.
+func (r *restoration) stage() (staged func() error) {
+	record := *r.record
+	record.Phase = state.PhaseCreated
+	done := make(chan struct{})
+	var err error
+	go func() {
+		defer close(done)
+		if hasDisk(&record.Spec) {
+			err = disk.Sync(r.driver.diskPath(record.UID))
+		}
+		if err == nil {
+			err = r.lock.Stage(record)
+		}
+	}()
+	return func() error {
+		<-done
+		return err
+	}
+}
+
+// commit says that the machine is one: from here on it can only be destroyed.
+func (r *restoration) commit(staged func() error) error {
+	if err := staged(); err != nil {
+		return err
+	}
+	return r.lock.Promote()
 }
 
 // loading is what the run begins with. Where there is an agent the guest must run for it to be made the machine's own.
 func (r *restoration) loading() *loading {
 	state := r.driver.snaps.Path(r.manifest, snapstore.State)
-	return &loading{snapshot: r.manifest.UID, state: state, memory: r.memory, paused: r.options.Paused && !r.record.Agent, pager: cmp.Or(r.options.Backend, r.driver.options.MemoryBackend) == microvm.MemoryUFFD}
+	return &loading{snapshot: r.manifest.UID, state: state, memory: r.memory, paused: r.options.Paused && !r.record.Agent, pager: r.paged()}
+}
+
+// paged says whether a helper is to serve the memory.
+func (r *restoration) paged() bool {
+	return cmp.Or(r.options.Backend, r.driver.options.MemoryBackend) == microvm.MemoryUFFD
 }
 
 // limit sets the limits of devices that are others than the snapshot's.

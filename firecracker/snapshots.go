@@ -62,6 +62,7 @@ func problem(err error) string {
 // DeleteSnapshot removes a snapshot that nothing needs.
 func (d *driver) DeleteSnapshot(ctx context.Context, uid string) error {
 	return d.reading(ctx, func(ctx context.Context) error {
+		d.stock.drop(d, uid)
 		return d.snaps.Delete(ctx, uid, func() (string, error) { return d.runsFrom(uid) })
 	})
 }
@@ -77,7 +78,7 @@ func (d *driver) runsFrom(snapshot string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if run == nil || run.Snapshot != snapshot {
+		if run == nil || run.Snapshot != snapshot || d.waits(uid) {
 			continue
 		}
 		name, err := d.state.NameOf(uid)

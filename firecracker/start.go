@@ -79,7 +79,15 @@ type boot struct {
 }
 
 // run is the sequence of Start: from nothing to a VMM that says that the machine runs. A failure undoes it and has the VMM's own words.
-func (b *boot) run(ctx context.Context) (err error) {
+func (b *boot) run(ctx context.Context) error {
+	if err := b.prepare(ctx); err != nil {
+		return err
+	}
+	return b.complete(ctx)
+}
+
+// prepare is the sequence up to a VMM that lives, and boots, or, where it is to load a snapshot, waits for that.
+func (b *boot) prepare(ctx context.Context) (err error) {
 	b.steps = step.Begin(b.verb(), b.driver.options.hook)
 	b.state = state.Run{State: microvm.StateRunning, Started: time.Now().Round(0), Starter: b.driver.self}
 	if b.load != nil {
@@ -120,6 +128,13 @@ func (b *boot) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	return nil
+}
+
+// complete is the rest: the VMM says that the machine runs.
+func (b *boot) complete(ctx context.Context) (err error) {
+	defer b.steps.End(&err)
+
 	if err := b.steps.Do("vmm", func() error { return b.bringUp(ctx) }, nil); err != nil {
 		return b.explain(err)
 	}

@@ -12,33 +12,31 @@ import (
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
-	"github.com/tangle-network/microvm-runtime/internal/disk"
 	"github.com/tangle-network/microvm-runtime/internal/flock"
 )
 
 // Lock is the right to change one machine, among all goroutines and processes of the host. The kernel ends it with the process.
 type Lock struct {
-	dir  *Dir
-	uid  string
-	file *os.File
+	dir   *Dir
+	uid   string
+	file  *os.File
+	fresh bool // made by Create, and nothing of it flushed yet
 }
 
 // UID returns the machine's uid.
 func (l *Lock) UID() string { return l.uid }
 
-// Create makes the directory of a new machine and locks it, before anybody can know of it.
+// Create makes the directory of a new machine and locks it, before anybody can know of it. What the machine is given then, its name too, survives power loss once [Lock.WriteRecord] or
+// [Lock.Stage] has returned: before, whatever of it is found is a machine that was not made.
 func (d *Dir) Create(ctx context.Context, uid string) (*Lock, error) {
 	if err := os.Mkdir(d.Machine(uid), 0o700); err != nil {
 		return nil, err
 	}
-	err := disk.SyncDir(filepath.Dir(d.Machine(uid)))
-	var l *Lock
-	if err == nil {
-		l, err = d.Lock(ctx, uid)
-	}
+	l, err := d.Lock(ctx, uid)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(d.Machine(uid)))
 	}
+	l.fresh = true
 	return l, nil
 }
 

@@ -36,6 +36,9 @@ func (l *Lock) Bind(name string) error {
 		return err
 	}
 	l.dir.hints.Store(l.uid, name)
+	if l.fresh {
+		return nil
+	}
 	return disk.SyncDir(l.dir.names())
 }
 

@@ -40,6 +40,8 @@ type Record struct {
 	Agent bool `json:"agent"`
 	// Jailed says that the VMM runs in a jail.
 	Jailed bool `json:"jailed"`
+	// Waiting says that it is no machine yet: a process has all of one ready for the next restore of a snapshot, and holds its lock.
+	Waiting bool `json:"waiting,omitempty"`
 	// Address is the machine's own. Not valid where it has no network.
 	Address netip.Addr `json:"address,omitzero"`
 	// Rules are those of the Spec's policy with the numbers that the firewall knows them by, and those of policies before, whose numbers no other rule gets.
@@ -93,23 +95,6 @@ type Taking struct {
 type Intent struct {
 	Reason microvm.Reason `json:"reason"`
 	Time   time.Time      `json:"time"`
-}
-
-// ReadRecord returns the machine's durable record: fs.ErrNotExist, ErrDamaged or microvm.ErrIncompatible when it can't.
-func (d *Dir) ReadRecord(uid string) (Record, error) {
-	var r Record
-	err := read(filepath.Join(d.Machine(uid), "record.json"), &r)
-	return r, err
-}
-
-// WriteRecord replaces the durable record; when it returns it survives power loss.
-func (l *Lock) WriteRecord(r Record) error {
-	return write(filepath.Join(l.dir.Machine(l.uid), "record.json"), r, true)
-}
-
-// RemoveRecord removes the durable record of a machine that is being destroyed.
-func (l *Lock) RemoveRecord() error {
-	return ignoreMissing(os.Remove(filepath.Join(l.dir.Machine(l.uid), "record.json")))
 }
 
 // ReadRun returns the present run, nil when there is none under this boot.

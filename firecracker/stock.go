@@ -1,0 +1,247 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/snapstore"
+	"github.com/tangle-network/microvm-runtime/internal/step"
+)
+
+// stocked is of how many snapshots VMMs wait: of those that were restored last.
+const stocked = 4
+
+// stock has VMMs that wait for the next restores: jailed, in a slot of their own, with a disk and all else that a machine of their snapshot has but a name. This process holds their locks;
+// they end with its driver, and those of one that was killed are taken back as creates that were interrupted.
+type stock struct {
+	mu      sync.Mutex
+	under   int                       // restores under way: nothing is made beside them
+	latest  []*snapstore.Manifest     // of the snapshots that VMMs wait for, the one restored last at the end
+	waiting map[string][]*restoration // by the snapshot's uid
+	filling bool
+	making  string        // the snapshot that one is being made for
+	made    chan struct{} // closed when it is
+}
+
+// restored notes that a snapshot is restored. Over is to be called when that is done: what it took from the stock is replaced then, behind.
+func (s *stock) restored(d *driver, m *snapstore.Manifest) (over func()) {
+	if d.options.WaitingVMMs == 0 || m.Ephemeral {
+		return func() {}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.under++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.under--
+		s.latest = append(slices.DeleteFunc(s.latest, func(other *snapstore.Manifest) bool { return other.UID == m.UID }), m)
+		s.fill(d)
+	}
+}
+
+// fill begins to make what is missing, unless somebody does, or restores are under way, which need the host's time more; mu is held.
+func (s *stock) fill(d *driver) {
+	if s.filling || s.under > 0 || d.life.Err() != nil {
+		return
+	}
+	s.filling = true
+	d.calls.Go(func() {
+		for s.step(d) {
+		}
+	})
+}
+
+// step does one thing of what is to be done, and says whether there may be more.
+func (s *stock) step(d *driver) bool {
+	s.mu.Lock()
+	surplus, missing := s.surplus(), s.missing(d)
+	if s.filling = len(surplus) > 0 || missing != nil; !s.filling {
+		s.mu.Unlock()
+		return false
+	}
+	if missing != nil {
+		s.making, s.made = missing.UID, make(chan struct{})
+		defer close(s.made)
+	}
+	s.mu.Unlock()
+	d.discard(surplus)
+	if missing != nil {
+		r, err := d.wait(missing)
+		d.warn("no VMM waits for a restore", err, "snapshot", missing.Name)
+		d.discard(s.add(missing.UID, r))
+	}
+	return true
+}
+
+// add puts one into the stock, nil where it could not be made, and returns those that are of no use then.
+func (s *stock) add(snapshot string, r *restoration) []*restoration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.making = ""
+	switch wanted := slices.ContainsFunc(s.latest, func(m *snapstore.Manifest) bool { return m.UID == snapshot }); {
+	case r == nil: // until the next restore of it
+		return s.forget(snapshot)
+	case !wanted:
+		return []*restoration{r}
+	}
+	s.waiting[snapshot] = append(s.waiting[snapshot], r)
+	return nil
+}
+
+// surplus takes away what waits for snapshots that others have been restored since; mu is held.
+func (s *stock) surplus() (all []*restoration) {
+	for len(s.latest) > stocked {
+		all = append(all, s.forget(s.latest[0].UID)...)
+	}
+	return all
+}
+
+// forget takes away what waits for a snapshot; mu is held.
+func (s *stock) forget(snapshot string) []*restoration {
+	all := s.waiting[snapshot]
+	delete(s.waiting, snapshot)
+	s.latest = slices.DeleteFunc(s.latest, func(m *snapstore.Manifest) bool { return m.UID == snapshot })
+	return all
+}
+
+// missing returns a snapshot that too few wait for, nil where there is none, or that is for later; mu is held.
+func (s *stock) missing(d *driver) *snapstore.Manifest {
+	if s.under > 0 || d.life.Err() != nil {
+		return nil
+	}
+	for _, m := range slices.Backward(s.latest) {
+		if len(s.waiting[m.UID]) < d.options.WaitingVMMs {
+			return m
+		}
+	}
+	return nil
+}
+
+// take returns a VMM that waits for what a restoration is of, nil where there is none.
+func (s *stock) take(r *restoration) *restoration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := s.waiting[r.manifest.UID]
+	for i, w := range slices.Backward(all) {
+		if w.paged() != r.paged() {
+			continue
+		}
+		all = slices.Delete(all, i, i+1)
+		s.waiting[r.manifest.UID] = all
+		if !ended(w.boot.process) {
+			return w
+		}
+		r.driver.calls.Go(func() { r.driver.discard([]*restoration{w}) })
+	}
+	return nil
+}
+
+// drop ends what waits for a snapshot, also what is being made for it.
+func (s *stock) drop(d *driver, snapshot string) {
+	s.mu.Lock()
+	all := s.forget(snapshot)
+	var made chan struct{}
+	if s.making == snapshot {
+		made = s.made
+	}
+	s.mu.Unlock()
+	if made != nil {
+		<-made
+	}
+	d.discard(all)
+}
+
+// close ends all that waits. Nothing is being made any more.
+func (s *stock) close(d *driver) {
+	for snapshot := range s.waiting {
+		s.drop(d, snapshot)
+	}
+}
+
+// waits says whether what is under a uid is no machine, but waits to become one.
+func (d *driver) waits(uid string) bool {
+	record, err := d.state.ReadRecord(uid)
+	return err == nil && record.Waiting
+}
+
+// wait makes a VMM that waits for a snapshot.
+func (d *driver) wait(m *snapstore.Manifest) (*restoration, error) {
+	ctx, cancel := context.WithTimeout(d.life, answerPatience)
+	defer cancel()
+	drop, err := d.store.Hold(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer drop()
+	hold, _, err := d.snaps.Hold(ctx, m.UID)
+	if err != nil {
+		return nil, err
+	}
+	defer hold.Release()
+	r := &restoration{driver: d, manifest: m}
+	if err := r.check(ctx); err != nil {
+		return nil, err
+	}
+	r.record.Waiting = true
+	if err := r.prepare(ctx, func() {}); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+var errNotNeeded = errors.New("nobody needs it")
+
+// discard ends VMMs that wait.
+func (d *driver) discard(all []*restoration) {
+	for _, r := range all {
+		if err := r.undo(errNotNeeded); err != errNotNeeded {
+			d.log.Warn("something is left of a VMM that waited for a restore", "uid", r.record.UID, "error", err)
+		}
+	}
+}
+
+// takeOver makes a VMM that waits the one of this restoration.
+func (r *restoration) takeOver(w *restoration) {
+	spec := r.record.Spec
+	r.record, r.lock, r.steps, r.boot = w.record, w.lock, w.steps, w.boot
+	r.record.Spec, r.record.Created, r.record.Waiting = spec, time.Now().Round(0), false
+	r.boot.name, r.boot.load = r.name, r.loading()
+}
+
+// revise writes down what the VMM is now for, and makes the network what the options say.
+func (r *restoration) revise(ctx context.Context, recorded func()) error {
+	d, record := r.driver, r.record
+	if err := r.steps.Do("revise", func() error { return r.lock.Draft(*record) }, nil); err != nil {
+		return err
+	}
+	recorded()
+	if hasNetwork(&record.Spec) && r.options.Network != nil {
+		if err := r.steps.Do("ports", func() error { return d.takePorts(ctx, record.UID, record.Spec.Network.Publish) }, func() error { return d.undoPorts(ctx, record) }); err != nil {
+			return err
+		}
+		if err := r.steps.Do("rules", func() error { return r.rewire(ctx) }, nil); err != nil {
+			return err
+		}
+	}
+	b := r.boot
+	b.steps = step.Begin(b.verb(), d.options.hook)
+	b.state.Started, b.state.State = time.Now().Round(0), microvm.StateRunning
+	b.load.describe(&b.state, record)
+	return b.lock.WriteRun(b.state)
+}
+
+// rewire makes the network of a machine to come what its record says by now.
+func (r *restoration) rewire(ctx context.Context) error {
+	assignRules(r.record)
+	if err := r.driver.publishable(ctx, r.record); err != nil {
+		return err
+	}
+	return r.driver.renewNetwork(ctx, r.record)
+}

@@ -1,0 +1,79 @@
+//go:build linux
+
+package state
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/tangle-network/microvm-runtime/internal/disk"
+)
+
+func (d *Dir) recordFile(uid string) string { return filepath.Join(d.Machine(uid), "record.json") }
+
+// stagedFile is where the record is that is to replace the present one.
+func (d *Dir) stagedFile(uid string) string {
+	return filepath.Join(d.Machine(uid), "record.json.staged")
+}
+
+// ReadRecord returns the machine's durable record: fs.ErrNotExist, ErrDamaged or microvm.ErrIncompatible when it can't.
+func (d *Dir) ReadRecord(uid string) (Record, error) {
+	var r Record
+	err := read(d.recordFile(uid), &r)
+	if errors.Is(err, ErrDamaged) && d.cut(uid) {
+		return r, fmt.Errorf("%s: %w: it is empty", d.recordFile(uid), os.ErrNotExist)
+	}
+	return r, err
+}
+
+// cut says whether a machine's first record was cut by a power loss: what replaces one is flushed before. A machine that has run may have more to lose.
+func (d *Dir) cut(uid string) bool {
+	info, err := os.Lstat(d.recordFile(uid))
+	_, begun := d.Begun(uid)
+	return err == nil && info.Mode().IsRegular() && info.Size() == 0 && !begun
+}
+
+// Draft writes the record of a machine that Create has just made, as one to be taken back: nothing is flushed.
+func (l *Lock) Draft(r Record) error { return write(l.dir.recordFile(l.uid), r, false) }
+
+// WriteRecord replaces the durable record; when it returns it survives power loss.
+func (l *Lock) WriteRecord(r Record) error {
+	if err := write(l.dir.recordFile(l.uid), r, true); err != nil {
+		return err
+	}
+	return l.flushParents()
+}
+
+// Stage flushes a machine that Create has made, and writes down, beside its record, what that is to become: what is left for [Lock.Promote] to do is short.
+func (l *Lock) Stage(r Record) error {
+	if err := disk.Sync(l.dir.recordFile(l.uid)); err != nil {
+		return err
+	}
+	if err := write(l.dir.stagedFile(l.uid), r, true); err != nil {
+		return err
+	}
+	return l.flushParents()
+}
+
+// Promote puts the staged record in place; when it returns it survives power loss.
+func (l *Lock) Promote() error {
+	if err := os.Rename(l.dir.stagedFile(l.uid), l.dir.recordFile(l.uid)); err != nil {
+		return err
+	}
+	return disk.SyncDir(l.dir.Machine(l.uid))
+}
+
+// flushParents makes survive what a new machine is found by: its directory, and its name.
+func (l *Lock) flushParents() error {
+	if !l.fresh {
+		return nil
+	}
+	err := errors.Join(disk.SyncDir(filepath.Dir(l.dir.Machine(l.uid))), disk.SyncDir(l.dir.names()))
+	l.fresh = err != nil
+	return err
+}
+
+// RemoveRecord removes the durable record of a machine that is being destroyed.
+func (l *Lock) RemoveRecord() error { return ignoreMissing(os.Remove(l.dir.recordFile(l.uid))) }
