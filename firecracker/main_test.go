@@ -56,11 +56,12 @@ type order struct {
 type childOptions struct {
 	Firecracker, Jailer, StateDir, SocketDir, JailDir, Kernel, Slice string
 	Bare                                                             bool
+	Waiting                                                          int
 	Host                                                             string // Path of the network namespace that stands for the host's.
 }
 
 func childOptionsOf(o Options) childOptions {
-	return childOptions{o.Firecracker, o.Jailer, o.StateDir, o.SocketDir, o.JailDir, o.Kernel, o.Slice, o.Bare, o.hostNet.Path()}
+	return childOptions{o.Firecracker, o.Jailer, o.StateDir, o.SocketDir, o.JailDir, o.Kernel, o.Slice, o.Bare, o.WaitingVMMs, o.hostNet.Path()}
 }
 
 func (c childOptions) options() Options {
@@ -69,7 +70,7 @@ func (c childOptions) options() Options {
 		panic(err)
 	}
 	return Options{Firecracker: c.Firecracker, Jailer: c.Jailer, StateDir: c.StateDir, SocketDir: c.SocketDir, JailDir: c.JailDir,
-		Kernel: c.Kernel, Slice: c.Slice, Bare: c.Bare, MemoryMiB: 128, hostNet: host}
+		Kernel: c.Kernel, Slice: c.Slice, Bare: c.Bare, WaitingVMMs: c.Waiting, MemoryMiB: 128, hostNet: host}
 }
 
 // child returns the process that carries out an order.
@@ -142,6 +143,13 @@ func (o order) do(ctx context.Context, rt *microvm.Runtime) error {
 	if o.Verb == "restore" {
 		_, _, err := rt.Restore(ctx, o.Snapshot, o.Name, nil)
 		return err
+	}
+	if o.Verb == "restore and destroy" {
+		vm, _, err := rt.Restore(ctx, o.Snapshot, o.Name, nil)
+		if err != nil {
+			return err
+		}
+		return vm.Destroy(ctx)
 	}
 	vm, err := rt.VM(ctx, o.Name)
 	if err != nil {

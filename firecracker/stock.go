@@ -207,17 +207,21 @@ func (d *driver) discard(all []*restoration) {
 	}
 }
 
-// takeOver makes a VMM that waits the one of this restoration.
-func (r *restoration) takeOver(w *restoration) {
+// runWaiting is run with a VMM that waits: it is revised for what it is now for.
+func (r *restoration) runWaiting(ctx context.Context, recorded func(), w *restoration) error {
 	spec := r.record.Spec
 	r.record, r.lock, r.steps, r.boot = w.record, w.lock, w.steps, w.boot
 	r.record.Spec, r.record.Created, r.record.Waiting = spec, time.Now().Round(0), false
 	r.boot.name, r.boot.load = r.name, r.loading()
+	if err := r.revise(ctx, recorded); err != nil {
+		return r.undo(err)
+	}
+	return r.finish(ctx)
 }
 
 // revise writes down what the VMM is now for, and makes the network what the options say.
 func (r *restoration) revise(ctx context.Context, recorded func()) error {
-	d, record := r.driver, r.record
+	d, record, b := r.driver, r.record, r.boot
 	if err := r.steps.Do("revise", func() error { return r.lock.Draft(*record) }, nil); err != nil {
 		return err
 	}
@@ -230,7 +234,6 @@ func (r *restoration) revise(ctx context.Context, recorded func()) error {
 			return err
 		}
 	}
-	b := r.boot
 	b.steps = step.Begin(b.verb(), d.options.hook)
 	b.state.Started, b.state.State = time.Now().Round(0), microvm.StateRunning
 	b.load.describe(&b.state, record)

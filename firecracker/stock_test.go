@@ -1,0 +1,164 @@
+//go:build linux
+
+package firecracker
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
+)
+
+// stocking runs a test bare and jailed with a driver that has n VMMs wait, and a snapshot one/warm of a machine that is gone.
+func stocking(t *testing.T, n int, test func(t *testing.T, r *rig)) {
+	counting(t, ring.Real(t), func(t *testing.T, r *rig) {
+		vm := r.create("one")
+		r.start(vm)
+		r.letters(vm, 3)
+		r.snapshot(vm, "warm", nil)
+		r.destroy(vm)
+		r.options.WaitingVMMs = n
+		r.reopen()
+		test(t, r)
+	})
+}
+
+// waiting returns the pids of the VMMs that wait, sorted, once nothing more is to be made.
+func (r *rig) waiting() (pids []int) {
+	r.t.Helper()
+	for begin := time.Now(); ; time.Sleep(2 * time.Millisecond) {
+		s := &r.driver.stock
+		s.mu.Lock()
+		idle := !s.filling
+		pids = nil
+		for _, w := range slices.Concat(slices.Collect(maps.Values(s.waiting))...) {
+			pids = append(pids, w.boot.process.Identity().PID)
+		}
+		s.mu.Unlock()
+		if idle {
+			slices.Sort(pids)
+			return pids
+		}
+		if time.Since(begin) > time.Minute {
+			r.t.Fatalf("the stock is not full after a minute: %v", pids)
+		}
+	}
+}
+
+// TestRealWaitingVMMs: a restore takes a VMM that waits, which is no machine before, and another takes its place.
+func TestRealWaitingVMMs(t *testing.T) {
+	stocking(t, 2, func(t *testing.T, r *rig) {
+		r.options.Limits.VMs = 2
+		r.reopen()
+		r.destroy(r.create("other")) // which makes the file of the limits' lock
+		before := r.census()
+		first := r.restore("one/warm", "first", nil)
+		waiting := r.waiting()
+		if len(waiting) != 2 {
+			t.Fatalf("%d VMMs wait, want 2", len(waiting))
+		}
+		if infos, err := r.runtime.List(within(t), nil); err != nil || len(infos) != 1 {
+			t.Errorf("list %+v, %v: want one machine", infos, err)
+		}
+		if report, err := r.runtime.Recover(within(t), nil); err != nil || len(report) > 1 {
+			t.Errorf("recover: %+v, %v", report, err)
+		}
+		second := r.restore("one/warm", "second", &microvm.RestoreOptions{Labels: map[string]string{"a": "b"}})
+		info := r.info(second)
+		if !slices.Contains(waiting, info.PID) {
+			t.Errorf("VMM %d is none of %v, which waited", info.PID, waiting)
+		}
+		if info.Spec.Labels["a"] != "b" || info.State != microvm.StateRunning || info.Started.Before(r.info(first).Started) {
+			t.Errorf("it is %+v", info)
+		}
+		r.goesOn(second, "one/warm")
+		if _, _, err := r.runtime.Restore(within(t), "one/warm", "third", nil); !errors.Is(err, microvm.ErrExhausted) {
+			t.Errorf("beyond the limit: %v, want ErrExhausted", err)
+		}
+		if now := r.waiting(); len(now) != 2 || slices.Equal(now, waiting) {
+			t.Errorf("then %v wait, before %v", now, waiting)
+		}
+		r.destroy(first)
+		r.destroy(second)
+		r.options.WaitingVMMs, r.options.Limits.VMs = 0, 0
+		r.reopen()
+		r.unchanged(before)
+	})
+}
+
+// TestRealWaitingVMMDies: a restore does without it.
+func TestRealWaitingVMMDies(t *testing.T) {
+	stocking(t, 1, func(t *testing.T, r *rig) {
+		r.destroy(r.restore("one/warm", "first", nil))
+		dead := r.waiting()
+		killAll(t, dead)
+		second := r.restore("one/warm", "second", nil)
+		if info := r.info(second); info.State != microvm.StateRunning || slices.Contains(dead, info.PID) {
+			t.Errorf("it is %s, VMM %d; %v was killed", info.State, info.PID, dead)
+		}
+		r.goesOn(second, "one/warm")
+		r.destroy(second)
+	})
+}
+
+// TestRealWaitingForDeletedSnapshot: what waits for a snapshot keeps nobody from deleting it, and goes with it.
+func TestRealWaitingForDeletedSnapshot(t *testing.T) {
+	stocking(t, 2, func(t *testing.T, r *rig) {
+		source := r.create("source")
+		r.start(source)
+		before := r.census()
+		r.snapshot(source, "warm", nil)
+		r.destroy(r.restore("source/warm", "first", nil)) // some are being made now
+		if err := r.runtime.DeleteSnapshot(within(t), "source/warm"); err != nil {
+			t.Fatal(err)
+		}
+		if left := r.waiting(); len(left) > 0 {
+			t.Errorf("%v wait for a snapshot that is gone", left)
+		}
+		r.unchanged(before)
+		r.destroy(source)
+	})
+}
+
+// TestRealRestoreFromStockFailsAtEveryStep: nothing is left of the machine, nor of the VMM that waited.
+func TestRealRestoreFromStockFailsAtEveryStep(t *testing.T) {
+	stocking(t, 1, func(t *testing.T, r *rig) {
+		for _, point := range []string{"restore/revise:before", "restore/revise:after", "restore/name:after", "load/vmm:before", "load/vmm:after", "load/commit:after", "restore/load:after", "restore/commit:before", "restore/commit:after"} {
+			r.destroy(r.restore("one/warm", "first", nil))
+			waiting := r.waiting()
+			r.failAt(point, errInjected)
+			if _, _, err := r.runtime.Restore(within(t), "one/warm", "two", nil); !errors.Is(err, errInjected) {
+				t.Errorf("%s: %v, want the injected error", point, err)
+			}
+			r.setHook(nil)
+			if now := r.waiting(); slices.Equal(now, waiting) {
+				t.Errorf("%s: %v still waits", point, waiting)
+			}
+			if infos, err := r.runtime.List(within(t), nil); err != nil || len(infos) > 0 {
+				t.Errorf("%s: list %+v, %v", point, infos, err)
+			}
+		}
+	})
+}
+
+// TestRealDriverKilledWithStock: what waited for a process that was killed is a create that was interrupted.
+func TestRealDriverKilledWithStock(t *testing.T) {
+	stocking(t, 2, func(t *testing.T, r *rig) {
+		before := r.census()
+		for _, point := range []string{"restore/revise:before", "restore/revise:after", "restore/name:after", "load/vmm:after", "restore/commit:before"} {
+			r.die(order{Options: childOptionsOf(r.options), Verb: "restore and destroy", Name: "two", Snapshot: "one/warm", KillAt: point, Times: 1000})
+			r.reopen()
+			if report, err := r.runtime.Recover(within(t), nil); err != nil || len(report.Failed()) > 0 || len(report) < 1 {
+				t.Errorf("%s: recover: %v, %+v", point, err, report)
+			}
+			if infos, err := r.runtime.List(within(t), nil); err != nil || len(infos) > 0 {
+				t.Errorf("%s: list %+v, %v", point, infos, err)
+			}
+			r.unchanged(before)
+		}
+	})
+}
