@@ -39,6 +39,8 @@ type Renewal struct {
 	Hostname   string            // As for SetHostname.
 	Env        map[string]string // As for SetEnv.
 	Secrets    map[string][]byte // As for SetSecret.
+	// Hold leaves the workload, and the hooks, to a renewal that comes when the machine is handed out.
+	Hold bool
 }
 
 // entropyBytes is how many random bytes a renewal has.
@@ -52,7 +54,7 @@ func Renew(ctx context.Context, d Dialer, r Renewal) (microvm.Evidence, error) {
 	rand.Read(entropy)
 	body := late(func() any {
 		return wire.Renew{
-			Token: r.Token, Unix: time.Duration(time.Now().UnixNano()), Entropy: entropy, MachineID: r.MachineID, Hostname: r.Hostname, Generation: r.Generation, Env: r.Env, Secrets: r.Secrets,
+			Token: r.Token, Unix: time.Duration(time.Now().UnixNano()), Entropy: entropy, MachineID: r.MachineID, Hostname: r.Hostname, Generation: r.Generation, Env: r.Env, Secrets: r.Secrets, Hold: r.Hold,
 		}
 	})
 	var answer wire.Renewed

@@ -121,6 +121,39 @@ func TestRenewMakesAGuestItsOwn(t *testing.T) {
 	}
 }
 
+// TestRenewHolds: a guest that is its own may stand until it is handed out, which is another renewal. Hooks belong to that one.
+func TestRenewHolds(t *testing.T) {
+	a := guesttest.New(t)
+	system := a.Pretend()
+	hooks := filepath.Join(system.Root(), "etc/microvm/resume.d")
+	ran := filepath.Join(system.Root(), "ran")
+	if err := errors.Join(os.MkdirAll(hooks, 0o755), os.WriteFile(filepath.Join(hooks, "10-app"), []byte("#!/bin/sh\necho $MICROVM_GENERATION >>"+ran+"\n"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if err := guest.Freeze(t.Context(), a, "t1", time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	held := renewal()
+	held.Hold, held.Hostname, held.Secrets = true, "in-a-pool", nil
+	evidence, err := guest.Renew(t.Context(), a, held)
+	if err != nil || len(evidence.Failed()) > 0 || system.Frozen() != "t1" || system.Hostname() != "in-a-pool" {
+		t.Fatalf("%+v, %v, frozen for %q, host name %q", evidence, err, system.Frozen(), system.Hostname())
+	}
+	if _, err := os.Stat(ran); err == nil {
+		t.Error("a hook ran before the guest was handed out")
+	}
+	evidence, err = guest.Renew(t.Context(), a, renewal())
+	if err != nil || len(evidence.Failed()) > 0 || system.Frozen() != "" || system.Hostname() != "clone-1" {
+		t.Errorf("%+v, %v, frozen for %q, host name %q", evidence, err, system.Frozen(), system.Hostname())
+	}
+	if text, err := os.ReadFile(ran); err != nil || string(text) != "g1\n" {
+		t.Errorf("hooks ran with %q, %v", text, err)
+	}
+	if out, err := guest.Command(a, "sh", "-c", "echo $RENEWED").Output(t.Context()); err != nil || string(out) != "yes\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
 func TestClonesThatMakeNoSense(t *testing.T) {
 	a := guesttest.New(t)
 	a.Pretend()

@@ -47,6 +47,7 @@ type renewing struct {
 type remembered struct {
 	of    [sha256.Size]byte
 	items []wire.RenewedItem
+	keyed string // the token of the renewal that made an SSH server's keys: the next of that machine leaves them
 }
 
 func (s *Server) renew(w http.ResponseWriter, r *http.Request) {
@@ -65,7 +66,7 @@ func (s *Server) renew(w http.ResponseWriter, r *http.Request) {
 		s.renewal.Lock() // a host that lost its connection asks again
 		defer s.renewal.Unlock()
 		one := &renewing{Server: s, request: request, arrived: arrived}
-		if one.run() {
+		if one.run() && !request.Hold {
 			if _, err := s.workload.thaw(request.Token); err != nil {
 				return nil, fmt.Errorf("thaw: %w", err)
 			}
@@ -110,7 +111,7 @@ func (r *renewing) run() bool {
 	if r.failed() {
 		return false
 	}
-	r.renewed = remembered{of, r.items}
+	r.renewed.of, r.renewed.items = of, r.items
 	return true
 }
 
@@ -133,8 +134,10 @@ func (r *renewing) doRest() {
 	r.do("generation", true, r.setGeneration)
 	r.do("environment", true, r.setVariables)
 	r.do("secrets", true, r.setSecrets)
-	r.do("ssh-host-keys", false, r.makeHostKeys)
-	r.runHooks()
+	r.do("ssh-host-keys", false, r.ownHostKeys)
+	if !r.request.Hold {
+		r.runHooks()
+	}
 }
 
 // do does one thing, and notes what became of it.
@@ -231,6 +234,18 @@ func (r *renewing) setSecrets() (string, error) {
 		}
 	}
 	return fmt.Sprint(len(r.request.Secrets), " set"), nil
+}
+
+// ownHostKeys sees to it that an SSH server's keys are the machine's own.
+func (r *renewing) ownHostKeys() (string, error) {
+	if r.renewed.keyed == r.request.Token {
+		return "made before", nil
+	}
+	detail, err := r.makeHostKeys()
+	if err == nil && r.request.Hold {
+		r.renewed.keyed = r.request.Token
+	}
+	return detail, err
 }
 
 // makeHostKeys makes an SSH server's keys anew. One that runs has the old ones in its memory: a hook may start it again.

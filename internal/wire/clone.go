@@ -40,6 +40,8 @@ type Renew struct {
 	Generation string            `json:"generation"`           // What no other machine of the snapshot has: see ValidID.
 	Env        map[string]string `json:"env,omitempty"`        // As Env.Set.
 	Secrets    map[string][]byte `json:"secrets,omitempty"`
+	// Hold leaves what stands as it is, and hooks to the renewal that comes when the machine is handed out.
+	Hold bool `json:"hold,omitempty"`
 }
 
 // Renewed is the answer to one.
