@@ -17,6 +17,11 @@ type Change struct {
 	DriveLimit map[int]RateLimit // In place of the Limit of the drives with these indices.
 }
 
+// Empty says whether it changes nothing.
+func (c Change) Empty() bool {
+	return c.Egress == nil && c.Publish == nil && c.Caps == nil && c.Receive == nil && c.Transmit == nil && c.DiskLimit == nil && len(c.DriveLimit) == 0
+}
+
 // Apply returns the spec with the change made: valid, or a *[FieldError].
 func (c Change) Apply(spec Spec) (Spec, error) {
 	spec = spec.Copy()

@@ -10,7 +10,7 @@ import (
 // Driver is what a [Runtime] stands on. Callers use Runtime; who writes a driver proves it with package runtimetest.
 //
 // Specs and names arrive validated, except for what only the host can say. Every method may be called by many goroutines at once. Errors wrap the
-// sentinels of this package. A driver that can do more implements [Pauser], [Renamer], [Updater], [Meter], [Recoverer], [Trimmer], [Snapshotter], [Dialer], [Consoler] and [Watcher] too.
+// sentinels of this package. A driver that can do more implements [Pauser], [Renamer], [Updater], [Meter], [Recoverer], [Trimmer], [Snapshotter], [Claimer], [Dialer], [Consoler] and [Watcher] too.
 type Driver interface {
 	// Create makes a machine and returns its uid; it starts no process. ErrExists when the name is taken.
 	Create(ctx context.Context, name string, spec Spec) (uid string, err error)
@@ -83,6 +83,14 @@ type Snapshotter interface {
 	FlattenSnapshot(ctx context.Context, snapshot string) error
 	// Restore makes a machine of a snapshot that runs, or is paused, and nothing when it fails. ErrExists when the name is taken, ErrIncompatible when this host is not one for it.
 	Restore(ctx context.Context, snapshot, name string, options RestoreOptions) (uid string, evidence Evidence, err error)
+}
+
+// Claimer is a driver that can hold restored machines ready, and hand each out once.
+type Claimer interface {
+	// Claim hands out a machine that is held under a name. ErrNotFound when it has another by now, ErrState when it is not held, ErrExists when the new name is taken.
+	Claim(ctx context.Context, uid, held, name string, options ClaimOptions) (Evidence, error)
+	// Discard destroys a machine that is held under a name, or that does not run. ErrNotFound when it has another by now, ErrState when it runs for somebody.
+	Discard(ctx context.Context, uid, held string) error
 }
 
 // Trimmer is a driver that can make a machine's disk smaller on the host.

@@ -15,6 +15,7 @@ const (
 	EventRenamed     EventType = "renamed" // Name is the new one.
 	EventDestroyed   EventType = "destroyed"
 	EventSnapshotted EventType = "snapshotted" // A snapshot of it is there.
+	EventClaimed     EventType = "claimed"     // A machine that was held is handed out. Name is the new one.
 	// EventDenied is a flow that no rule allows, or a name that was asked for: told at most once a minute for each, and at most ten a second of a machine, while a process lives that watches the machine.
 	EventDenied EventType = "denied"
 )

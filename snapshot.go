@@ -102,6 +102,8 @@ type RestoreOptions struct {
 	Backend MemoryBackend
 	// Paused leaves the machine paused, once its agent has made it its own. One without an agent executes nothing before Resume.
 	Paused bool
+	// Hold leaves the machine paused, for Runtime.Claim to hand it out: its agent has given it randomness and ids of its own, and what was started in it stands until then.
+	Hold bool
 	// Network is in place of the snapshot's: its policy, ports and limits. It can't add or take away the interface. Optional: the snapshot's without Publish, since a port can only be
 	// one machine's.
 	Network *Network
@@ -129,7 +131,7 @@ func (o *RestoreOptions) Validate() error {
 		return &FieldError{Field: "RestoreOptions.Parallel", Value: o.Parallel, Reason: "must not be negative"}
 	}
 	if o.Hostname != "" && !validHostname(o.Hostname) {
-		return &FieldError{Field: "RestoreOptions.Hostname", Value: o.Hostname, Reason: "must be 1 to 64 of a–z, A–Z, 0–9, '.' and '-', and not begin or end with the last two"}
+		return &FieldError{Field: "RestoreOptions.Hostname", Value: o.Hostname, Reason: hostnameRule}
 	}
 	if bad := checkLabels("RestoreOptions.Labels", o.Labels); bad != nil {
 		return bad
@@ -143,6 +145,8 @@ func (o *RestoreOptions) Validate() error {
 
 // maxRenewal is less than what stands in a snapshot stands for by itself.
 const maxRenewal = 15 * time.Minute
+
+const hostnameRule = "must be 1 to 64 of a–z, A–Z, 0–9, '.' and '-', and not begin or end with the last two"
 
 func validHostname(name string) bool {
 	edge := func(r byte) bool { return r == '.' || r == '-' }

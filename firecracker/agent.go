@@ -14,6 +14,8 @@ import (
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/guest"
 	"github.com/tangle-network/microvm-runtime/internal/console"
+	"github.com/tangle-network/microvm-runtime/internal/state"
+	"github.com/tangle-network/microvm-runtime/internal/vmm"
 )
 
 const defaultAgentTimeout = time.Minute
@@ -46,7 +48,7 @@ func (d *driver) awaitAgent(ctx context.Context, b *boot, o microvm.StartOptions
 		}
 	}()
 	if err := guest.Wait(waiting, dialer{d, b.record.UID}); err != nil {
-		return errors.Join(d.agentError(ctx, b, timeout, err), d.takeBack(b))
+		return errors.Join(d.agentError(ctx, b.record, b.process, timeout, err), d.takeBack(b))
 	}
 	mark := microvm.Mark{Name: "agent", Begin: begin, End: time.Since(b.state.Started)}
 	if err := d.noteAgent(ctx, b, mark); err != nil { // it runs, whatever is written down of it
@@ -56,26 +58,20 @@ func (d *driver) awaitAgent(ctx context.Context, b *boot, o microvm.StartOptions
 }
 
 // agentError says why the agent does not answer.
-func (d *driver) agentError(ctx context.Context, b *boot, timeout time.Duration, err error) error {
-	select {
-	case <-b.process.Done():
-		return b.explain(fmt.Errorf("%w before its agent answered%s", microvm.ErrExited, b.consoleWords(ctx)))
-	default:
+func (d *driver) agentError(ctx context.Context, record *state.Record, process *vmm.Process, timeout time.Duration, err error) error {
+	if ended(process) {
+		<-d.drained(record.UID)
+		return d.explain(record, fmt.Errorf("%w before its agent answered%s", microvm.ErrExited, d.consoleWords(ctx, record)))
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
-	return fmt.Errorf("the guest's agent does not answer within %v: %w%s", timeout, err, b.consoleWords(ctx))
+	return fmt.Errorf("the guest's agent does not answer within %v: %w%s", timeout, err, d.consoleWords(ctx, record))
 }
 
 // consoleWords are the end of the guest's console, quoted: the agent says there why it gives up. A machine that goes back to where it was has no console to read.
-func (b *boot) consoleWords(ctx context.Context) string {
-	select {
-	case <-b.process.Done():
-		<-b.driver.drained(b.record.UID)
-	default:
-	}
-	reader, err := console.Open(ctx, b.driver.state.Volatile(b.record.UID), console.ReadOptions{Tail: wordsKept})
+func (d *driver) consoleWords(ctx context.Context, record *state.Record) string {
+	reader, err := console.Open(ctx, d.state.Volatile(record.UID), console.ReadOptions{Tail: wordsKept})
 	if err != nil {
 		return ""
 	}
@@ -119,7 +115,7 @@ func (d *driver) takeBack(b *boot) error {
 	if err != nil || !b.same(run) {
 		return err
 	}
-	return errors.Join(b.uncommit(), b.unwatch(), b.kill(), b.removeLeaf(), b.place.remove(), b.unbegin())
+	return errors.Join(b.uncommit(), b.takeDown())
 }
 
 // unsettle is takeBack where the watch was faster to see the run's end. An end that somebody asked for stays.

@@ -16,6 +16,7 @@ import (
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/guest"
 	"github.com/tangle-network/microvm-runtime/internal/state"
+	"github.com/tangle-network/microvm-runtime/internal/vmm"
 )
 
 const (
@@ -93,29 +94,45 @@ func final(err error) bool {
 	return false
 }
 
-// renew has the agent make the machine its own, and lets its workload go on.
-func (r *restoration) renew(ctx context.Context) error {
-	b := r.boot
-	timeout := cmp.Or(r.options.AgentTimeout, defaultAgentTimeout)
-	waiting, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	stop := cancelWhen(cancel, b.process.Done())
-	defer stop()
-	renewal := r.renewal()
+// renew has the agent make the machine its own, and lets its workload go on, unless the machine is held.
+func (r *restoration) renew(ctx context.Context) (err error) {
+	of := renewing{r.record, r.boot.process, r.options.AgentTimeout}
 	if r.driver.options.thawn {
-		return persist(waiting, renewAttempt, func(ctx context.Context) error { return guest.Thaw(ctx, newborn{r.driver, r.record}, renewal.Token) })
+		return r.driver.askAgent(ctx, of, func(ctx context.Context) error { return guest.Thaw(ctx, newborn{r.driver, r.record}, r.manifest.UID) })
 	}
-	err := persist(waiting, renewAttempt, func(ctx context.Context) (err error) {
-		r.evidence, err = guest.Renew(ctx, newborn{r.driver, r.record}, renewal)
+	r.evidence, err = r.driver.renewGuest(ctx, of, r.renewal())
+	return err
+}
+
+// renewing is a machine that is to be its own, and how long its agent may take for that; 0 is the default.
+type renewing struct {
+	record  *state.Record
+	process *vmm.Process
+	timeout time.Duration
+}
+
+// renewGuest has the agent do what a renewal says. What is mandatory and failed is an error.
+func (d *driver) renewGuest(ctx context.Context, of renewing, renewal guest.Renewal) (evidence microvm.Evidence, err error) {
+	err = d.askAgent(ctx, of, func(ctx context.Context) (err error) {
+		evidence, err = guest.Renew(ctx, newborn{d, of.record}, renewal)
 		return err
 	})
-	if err != nil {
-		return r.driver.agentError(ctx, b, timeout, err)
-	}
-	for _, item := range r.evidence.Failed() {
-		if item.Mandatory {
-			return fmt.Errorf("the guest can't be made a machine of its own: %s: %s", item.Item, item.Error)
+	for _, item := range evidence.Failed() {
+		if err == nil && item.Mandatory {
+			err = fmt.Errorf("the guest can't be made a machine of its own: %s: %s", item.Item, item.Error)
 		}
+	}
+	return evidence, err
+}
+
+// askAgent asks a machine's agent until it answers, its VMM ends, or it has taken too long.
+func (d *driver) askAgent(ctx context.Context, of renewing, ask func(context.Context) error) error {
+	timeout := cmp.Or(of.timeout, defaultAgentTimeout)
+	waiting, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	defer cancelWhen(cancel, of.process.Done())()
+	if err := persist(waiting, renewAttempt, ask); err != nil {
+		return d.agentError(ctx, of.record, of.process, timeout, err)
 	}
 	return nil
 }
@@ -133,13 +150,18 @@ func (n newborn) Dial(ctx context.Context, port uint32) (net.Conn, error) {
 func (r *restoration) renewal() guest.Renewal {
 	id := make([]byte, 16)
 	rand.Read(id)
-	secrets := map[string][]byte{}
-	for name, value := range r.options.Secrets {
-		secrets[name] = []byte(value)
-	}
 	return guest.Renewal{
-		Token: r.manifest.UID, Generation: r.record.UID, MachineID: hex.EncodeToString(id), Hostname: cmp.Or(r.options.Hostname, hostnameOf(r.name)), Env: r.options.Env, Secrets: secrets,
+		Token: r.manifest.UID, Generation: r.record.UID, MachineID: hex.EncodeToString(id), Hostname: cmp.Or(r.options.Hostname, hostnameOf(r.name)), Env: r.options.Env, Secrets: bytesOf(r.options.Secrets),
+		Hold: r.options.Hold,
 	}
+}
+
+func bytesOf(secrets map[string]string) map[string][]byte {
+	all := map[string][]byte{}
+	for name, value := range secrets {
+		all[name] = []byte(value)
+	}
+	return all
 }
 
 // hostnameOf makes a host name of a machine's name.

@@ -180,7 +180,7 @@ func (d *driver) look(uid, name string) (info microvm.Info, ended bool, err erro
 
 // lookAtRun is look for a machine with a run. Where nothing can be told of its VMM, the records' word stands.
 func (d *driver) lookAtRun(info *microvm.Info, record *state.Record, run *state.Run) (ended bool) {
-	info.Timeline = run.Timeline
+	info.Timeline, info.Held = run.Timeline, run.Held
 	err := d.alive(record.UID, run)
 	if errors.Is(err, vmm.ErrGone) {
 		info.State = stateOf(record, &state.Run{State: microvm.StateStopped}, nil)

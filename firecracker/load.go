@@ -18,12 +18,13 @@ type loading struct {
 	snapshot      string // Its uid.
 	state, memory string // Paths of its files.
 	paused        bool   // The guest executes nothing before it is resumed.
+	held          bool   // The machine is nobody's before it is claimed.
 	pager         bool   // A helper serves the memory.
 }
 
 // describe says in a run's record what it begins with.
 func (l *loading) describe(run *state.Run, record *state.Record) {
-	run.Snapshot, run.Pager = l.snapshot, l.pager
+	run.Snapshot, run.Pager, run.Held = l.snapshot, l.pager, l.held
 	if record.Spec.TrackDirty {
 		run.DirtySince = l.snapshot
 	}

@@ -168,7 +168,7 @@ func (d *driver) lookWide(uid string, err error) error {
 // stateOf derives the state from the records.
 func stateOf(record *state.Record, run *state.Run, exit *microvm.Exit) microvm.State {
 	switch {
-	case record.Phase == state.PhaseCreating:
+	case record.Phase == state.PhaseCreating, run != nil && run.Claiming:
 		return microvm.StateCreating
 	case record.Phase == state.PhaseDestroying:
 		return microvm.StateDestroying

@@ -151,6 +151,10 @@ func (o order) do(ctx context.Context, rt *microvm.Runtime) error {
 		}
 		return vm.Destroy(ctx)
 	}
+	if o.Verb == "claim" {
+		_, _, err := rt.Claim(ctx, "ready", o.Name, nil)
+		return err
+	}
 	vm, err := rt.VM(ctx, o.Name)
 	if err != nil {
 		return err

@@ -31,11 +31,22 @@ func (d *driver) turn(ctx context.Context, uid, verb string, from, to microvm.St
 		if m.state != from && m.state != to {
 			return stateError(verb, m.state)
 		}
+		if err := notHeld(verb, m); err != nil {
+			return err
+		}
 		if err := d.setPaused(ctx, &m.record, to == microvm.StatePaused); err != nil { // also when the record says so: a turn back may have been interrupted
 			return err
 		}
 		return d.noteTurn(lock, m, to, what)
 	})
+}
+
+// notHeld refuses a machine that waits to be claimed: what it has stands until then.
+func notHeld(verb string, m *machine) error {
+	if m.run != nil && m.run.Held {
+		return fmt.Errorf("%w: can't %s a machine that is held (claim it, or destroy it)", microvm.ErrState, verb)
+	}
+	return nil
 }
 
 // noteTurn records what a VMM has done, unless it is on record.

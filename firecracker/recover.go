@@ -154,6 +154,10 @@ func (r *recovery) whole(ctx context.Context, lock *state.Lock) {
 	if run == nil {
 		return
 	}
+	if run.Claiming {
+		r.unclaim(ctx, lock)
+		return
+	}
 	if r.dry {
 		r.foresee(uid, run)
 		return
@@ -171,6 +175,22 @@ func (r *recovery) whole(ctx context.Context, lock *state.Lock) {
 	default:
 		r.did(microvm.ActionAdopted, uid, "run", r.adopt(ctx, m))
 	}
+}
+
+// unclaim takes back a machine whose hand-over was interrupted.
+func (r *recovery) unclaim(ctx context.Context, lock *state.Lock) {
+	uid := lock.UID()
+	record, err := r.driver.state.ReadRecord(uid)
+	if err != nil {
+		r.did(microvm.ActionLeft, uid, "record", err)
+		return
+	}
+	name, err := r.driver.state.NameOf(uid)
+	if err != nil {
+		r.did(microvm.ActionLeft, uid, "name", err)
+		return
+	}
+	r.do(microvm.ActionUndone, uid, "claim", func() error { return r.driver.destroy(ctx, lock, &record, name) })
 }
 
 // foresee says what whole would do.

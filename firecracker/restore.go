@@ -182,7 +182,7 @@ func (r *restoration) finish(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if record.Agent && r.options.Paused {
+	if record.Agent && r.stands() {
 		if err := steps.Do("pause", func() error { return r.pause(ctx) }, nil); err != nil {
 			return err
 		}
@@ -229,8 +229,11 @@ func (r *restoration) commit(staged func() error) error {
 // loading is what the run begins with. Where there is an agent the guest must run for it to be made the machine's own.
 func (r *restoration) loading() *loading {
 	state := r.driver.snaps.Path(r.manifest, snapstore.State)
-	return &loading{snapshot: r.manifest.UID, state: state, memory: r.memory, paused: r.options.Paused && !r.record.Agent, pager: r.paged()}
+	return &loading{snapshot: r.manifest.UID, state: state, memory: r.memory, paused: r.stands() && !r.record.Agent, held: r.options.Hold, pager: r.paged()}
 }
+
+// stands says whether the machine is to be paused in the end.
+func (r *restoration) stands() bool { return r.options.Paused || r.options.Hold }
 
 // paged says whether a helper is to serve the memory.
 func (r *restoration) paged() bool {

@@ -184,9 +184,10 @@ func (r *rig) points(verb string) []string {
 	})
 	vm := r.create("probe")
 	r.start(vm)
-	if verb == "snapshot" || verb == "restore" {
+	if verb == "snapshot" || verb == "restore" || verb == "claim" {
 		r.snapshot(vm, "probe", nil)
-		r.destroy(r.restore("probe/probe", "restored", nil))
+		r.restore("probe/probe", "restored", &microvm.RestoreOptions{Hold: true})
+		r.destroy(r.claim("restored", "claimed"))
 		if err := r.runtime.DeleteSnapshot(within(r.t), "probe/probe"); err != nil {
 			r.t.Fatal(err)
 		}

@@ -62,6 +62,9 @@ func (t *taking) check(ctx context.Context) (err error) {
 	if m.state != microvm.StateRunning && m.state != microvm.StatePaused {
 		return stateError("snapshot", m.state)
 	}
+	if err := notHeld("snapshot", m); err != nil {
+		return err
+	}
 	for i, drive := range m.record.Spec.Drives {
 		if !drive.ReadOnly {
 			return fmt.Errorf("%w: drive %d, %s, is writable and not the machine's own: a snapshot would not have its content (make it read-only, or copy what is on it)", microvm.ErrUnsupported, i, drive.Path)

@@ -136,7 +136,7 @@ func (b *boot) complete(ctx context.Context) (err error) {
 	defer b.steps.End(&err)
 
 	if err := b.steps.Do("vmm", func() error { return b.bringUp(ctx) }, nil); err != nil {
-		return b.explain(err)
+		return b.driver.explain(b.record, err)
 	}
 	return b.steps.Do("commit", b.commit, b.uncommit)
 }
@@ -269,8 +269,8 @@ func (b *boot) closeOutput() {
 }
 
 // explain adds the VMM's own words to why it does not run.
-func (b *boot) explain(err error) error {
-	if words := b.driver.lastWords(b.record); words != "" {
+func (d *driver) explain(record *state.Record, err error) error {
+	if words := d.lastWords(record); words != "" {
 		return fmt.Errorf("%w; the VMM's last words were %q", err, words)
 	}
 	return err

@@ -25,26 +25,30 @@ func (d *driver) Update(ctx context.Context, uid string, change microvm.Change) 
 		if err != nil {
 			return err
 		}
-		before := m.record.Spec.Network
-		m.record.Spec = spec
-		assignRules(&m.record)
-		steps := step.Begin("update", d.options.hook)
-		ports := change.Publish != nil
-		if ports {
-			if err := steps.Do("take-ports", func() error { return d.addPorts(ctx, &m.record, before.Publish) }, nil); err != nil {
-				return err
-			}
-		}
-		if err := steps.Do("record", func() error { return lock.WriteRecord(m.record) }, nil); err != nil && ports {
-			return errors.Join(err, d.undoUpdate(ctx, lock))
-		} else if err != nil {
-			return err
-		}
-		if err := d.applyUpdate(ctx, steps, m, change); err != nil || !ports {
-			return err
-		}
-		return steps.Do("return-ports", func() error { return d.takePorts(ctx, uid, spec.Network.Publish) }, nil) // others can have what leads here no more
+		return d.change(ctx, step.Begin("update", d.options.hook), lock, m, spec, change)
 	})
+}
+
+// change makes a change of which the spec is the outcome.
+func (d *driver) change(ctx context.Context, steps *step.Sequence, lock *state.Lock, m *machine, spec microvm.Spec, change microvm.Change) error {
+	before := m.record.Spec.Network
+	m.record.Spec = spec
+	assignRules(&m.record)
+	ports := change.Publish != nil
+	if ports {
+		if err := steps.Do("take-ports", func() error { return d.addPorts(ctx, &m.record, before.Publish) }, nil); err != nil {
+			return err
+		}
+	}
+	if err := steps.Do("record", func() error { return lock.WriteRecord(m.record) }, nil); err != nil && ports {
+		return errors.Join(err, d.undoUpdate(ctx, lock))
+	} else if err != nil {
+		return err
+	}
+	if err := d.applyUpdate(ctx, steps, m, change); err != nil || !ports {
+		return err
+	}
+	return steps.Do("return-ports", func() error { return d.takePorts(ctx, m.record.UID, spec.Network.Publish) }, nil) // others can have what leads here no more
 }
 
 // addPorts takes the ports that a record says beside those that the machine has had.

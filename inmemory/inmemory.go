@@ -103,6 +103,7 @@ var (
 	_ microvm.Recoverer   = (*driver)(nil)
 	_ microvm.Trimmer     = (*driver)(nil)
 	_ microvm.Snapshotter = (*driver)(nil)
+	_ microvm.Claimer     = (*driver)(nil)
 	_ microvm.Dialer      = (*driver)(nil)
 	_ microvm.Consoler    = (*driver)(nil)
 	_ microvm.Watcher     = (*driver)(nil)

@@ -183,13 +183,18 @@ func (d *driver) Destroy(ctx context.Context, uid string) error {
 		return err
 	}
 	defer d.mu.Unlock()
-	if m.runs() {
-		d.end(m, microvm.Exit{Reason: microvm.ReasonForced, Code: -1, Signal: 9})
-	}
-	delete(d.machines, uid)
-	delete(d.names, m.info.Name)
-	d.tell(m, microvm.EventDestroyed, nil)
+	d.destroy(m)
 	return nil
+}
+
+// destroy does it under the lock.
+func (s *Store) destroy(m *machine) {
+	if m.runs() {
+		s.end(m, microvm.Exit{Reason: microvm.ReasonForced, Code: -1, Signal: 9})
+	}
+	delete(s.machines, m.info.UID)
+	delete(s.names, m.info.Name)
+	s.tell(m, microvm.EventDestroyed, nil)
 }
 
 func (d *driver) Pause(ctx context.Context, uid string) error {
@@ -206,6 +211,9 @@ func (d *driver) turn(ctx context.Context, uid, verb string, from, to microvm.St
 		return err
 	}
 	defer d.mu.Unlock()
+	if m.info.Held {
+		return fmt.Errorf("%w: can't %s a machine that is held", microvm.ErrState, verb)
+	}
 	switch m.info.State {
 	case to:
 	case from:

@@ -40,6 +40,9 @@ func (d *driver) Snapshot(ctx context.Context, uid, name string, o microvm.Snaps
 	if !m.runs() {
 		return microvm.SnapshotInfo{}, stateError("snapshot", m.info.State)
 	}
+	if m.info.Held {
+		return microvm.SnapshotInfo{}, fmt.Errorf("%w: can't snapshot a machine that is held", microvm.ErrState)
+	}
 	if slices.ContainsFunc(m.info.Spec.Drives, func(drive microvm.Drive) bool { return !drive.ReadOnly }) {
 		return microvm.SnapshotInfo{}, fmt.Errorf("%w: a drive is writable and not the machine's own", microvm.ErrUnsupported)
 	}
@@ -175,8 +178,8 @@ func (d *driver) Restore(ctx context.Context, uid, name string, o microvm.Restor
 	}
 	defer d.mu.Unlock()
 	m.from, m.since = uid, uid
-	if o.Paused {
-		m.info.State = microvm.StatePaused
+	if o.Paused || o.Hold {
+		m.info.State, m.info.Held = microvm.StatePaused, o.Hold
 	}
 	return made, nil, nil
 }

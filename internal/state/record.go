@@ -76,6 +76,10 @@ type Run struct {
 	Snapshot string `json:"snapshot,omitempty"`
 	// Pager says that a helper serves its memory, which it must for as long as the run lasts.
 	Pager bool `json:"pager,omitempty"`
+	// Held says that nobody has the machine yet: it waits, paused, to be claimed.
+	Held bool `json:"held,omitempty"`
+	// Claiming says that it is being handed out. Who finds it with the machine's lock takes the machine back: it may be half somebody's.
+	Claiming bool `json:"claiming,omitempty"`
 	// DirtySince is the uid of the snapshot since which the VMM remembers what pages are written; a snapshot of only those may be over that one and no other. Empty where pages would be lost.
 	DirtySince string `json:"dirty_since,omitempty"`
 	// Taking says that a snapshot is being taken. Who finds it with the machine's lock ends that.
