@@ -18,6 +18,7 @@ const module = "github.com/tangle-network/microvm-runtime"
 var allowed = map[string][]string{
 	".":                 nil,
 	"./inmemory":        nil,
+	"./warmpool":        nil,
 	"./runtimetest":     nil,
 	"./guest":           nil,
 	"./egress":          nil,

@@ -18,14 +18,23 @@ func (d *driver) Create(ctx context.Context, name string, spec microvm.Spec) (st
 		return "", err
 	}
 	defer d.mu.Unlock()
+	m, err := d.create(name, spec)
+	if err != nil {
+		return "", err
+	}
+	return m.info.UID, nil
+}
+
+// create does it under the lock.
+func (d *driver) create(name string, spec microvm.Spec) (*machine, error) {
 	if d.names[name] != "" {
-		return "", fmt.Errorf("name %q: %w", name, microvm.ErrExists)
+		return nil, fmt.Errorf("name %q: %w", name, microvm.ErrExists)
 	}
 	if most := d.options.MaxVMs; most > 0 && len(d.machines) >= most {
-		return "", fmt.Errorf("%w: MaxVMs %d", microvm.ErrExhausted, most)
+		return nil, fmt.Errorf("%w: MaxVMs %d", microvm.ErrExhausted, most)
 	}
 	if err := errors.Join(d.checkDrives(spec.Drives), d.checkPorts("", spec.Network)); err != nil {
-		return "", err
+		return nil, err
 	}
 	if spec.VCPUs == 0 {
 		spec.VCPUs = 1
@@ -43,7 +52,7 @@ func (d *driver) Create(ctx context.Context, name string, spec microvm.Spec) (st
 	}
 	d.machines[uid], d.names[name] = m, uid
 	d.tell(m, microvm.EventCreated, nil)
-	return uid, nil
+	return m, nil
 }
 
 // checkDrives refuses a writable drive that another machine has. A drive is known by its path here: nothing is at it.
@@ -120,10 +129,15 @@ func (d *driver) Start(ctx context.Context, uid string, _ microvm.StartOptions) 
 	default:
 		return stateError("start", m.info.State)
 	}
+	d.start(m)
+	return nil
+}
+
+// start does it under the lock.
+func (s *Store) start(m *machine) {
 	m.info.State, m.info.Exit, m.info.Started = microvm.StateRunning, nil, time.Now()
 	m.console, m.ended, m.ports = []byte(Marker), make(chan struct{}), map[uint32]*listener{}
-	d.tell(m, microvm.EventStarted, nil)
-	return nil
+	s.tell(m, microvm.EventStarted, nil)
 }
 
 func (d *driver) Stop(ctx context.Context, uid string, o microvm.StopOptions) (microvm.Exit, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -57,7 +58,7 @@ func (d *driver) Snapshot(ctx context.Context, uid, name string, o microvm.Snaps
 	}
 	info := microvm.SnapshotInfo{
 		UID: strings.ToLower(rand.Text()[:12]), Name: full, Kind: microvm.SnapshotFull, Created: time.Now(), Machine: uid, Spec: m.info.Spec.Copy(), Agent: m.info.Agent,
-		Labels: o.Labels, Ephemeral: o.Ephemeral,
+		Labels: maps.Clone(o.Labels), Ephemeral: o.Ephemeral,
 	}
 	if o.Diff && d.snapshots[m.since] != nil {
 		info.Kind, info.Parent = microvm.SnapshotDiff, m.since
@@ -154,32 +155,25 @@ func (d *driver) Restore(ctx context.Context, uid, name string, o microvm.Restor
 	if err != nil {
 		return "", nil, err
 	}
-	spec, network := s.info.Spec.Copy(), s.network
-	d.mu.Unlock()
-	if o.Network != nil && o.Network.None == network {
+	defer d.mu.Unlock()
+	if o.Network != nil && o.Network.None == s.network {
 		return "", nil, &microvm.FieldError{Field: "RestoreOptions.Network.None", Value: o.Network.None, Reason: "must be as in the snapshot"}
 	}
+	spec := s.info.Spec.Copy()
 	if spec.Network.Publish = nil; o.Network != nil {
 		spec.Network = o.Network
 	}
 	if o.Labels != nil {
 		spec.Labels = o.Labels
 	}
-	made, err := d.Create(ctx, name, spec)
+	m, err := d.create(name, spec.Copy())
 	if err != nil {
 		return "", nil, err
 	}
-	if err := d.Start(ctx, made, microvm.StartOptions{}); err != nil {
-		return "", nil, err
-	}
-	m, err := d.find(ctx, "restore", made)
-	if err != nil {
-		return "", nil, err
-	}
-	defer d.mu.Unlock()
+	d.start(m)
 	m.from, m.since = uid, uid
 	if o.Paused || o.Hold {
 		m.info.State, m.info.Held = microvm.StatePaused, o.Hold
 	}
-	return made, nil, nil
+	return m.info.UID, nil, nil
 }
