@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/netns"
 	"github.com/tangle-network/microvm-runtime/internal/testing/fakevmm"
 	"github.com/tangle-network/microvm-runtime/internal/testing/leak"
+	"github.com/tangle-network/microvm-runtime/warmpool"
 )
 
 // childEnv makes the test binary one more process that uses a state directory: it holds an order as JSON.
@@ -46,7 +48,7 @@ type order struct {
 	KillAt   string // The point at which the child kills itself.
 	Files    uint64 // Soft RLIMIT_NOFILE. 0 leaves it.
 	Times    int
-	Start    int  // Of a fleet: how many of its machines are started.
+	Start    int  // Of a fleet: how many of its machines are started. Of takers from a pool: how many each takes.
 	NoCgroup bool // As on a host without cgroup v2.
 	OwnProc  bool // In a PID and a mount namespace of its own, whose /proc is to be mounted.
 	Stay     bool // Live on until standard input ends.
@@ -151,6 +153,9 @@ func (o order) do(ctx context.Context, rt *microvm.Runtime) error {
 		}
 		return vm.Destroy(ctx)
 	}
+	if o.Verb == "take" {
+		return o.take(ctx, rt)
+	}
 	if o.Verb == "claim" {
 		_, _, err := rt.Claim(ctx, "ready", o.Name, nil)
 		return err
@@ -179,6 +184,33 @@ func (o order) do(ctx context.Context, rt *microvm.Runtime) error {
 	}
 	panic(o.Verb)
 }
+
+// take takes machines from a pool, some at a time.
+func (o order) take(ctx context.Context, rt *microvm.Runtime) error {
+	pool, err := warmpool.Open(ctx, rt, "p", o.Snapshot, &warmpool.Options{Size: poolSize})
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	var mu sync.Mutex
+	var errs []error
+	var taking sync.WaitGroup
+	for i := range 2 {
+		taking.Go(func() {
+			for n := range o.Start {
+				_, _, err := pool.Take(ctx, fmt.Sprint(o.Name, "-", i, "-", n), nil)
+				mu.Lock()
+				errs = append(errs, err)
+				mu.Unlock()
+			}
+		})
+	}
+	taking.Wait()
+	return errors.Join(errs...)
+}
+
+// poolSize is how many machines wait in a pool of a test.
+const poolSize = 3
 
 // fleet makes machines, each of which publishes at ports of its own, starts some, and destroys the last.
 func (o order) fleet(ctx context.Context, rt *microvm.Runtime) error {
