@@ -4,57 +4,27 @@ package guard
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"net"
 	"net/netip"
-	"time"
+
+	"github.com/tangle-network/microvm-runtime/internal/helper"
 )
 
-const (
-	answerPatience = 5 * time.Second // what a question and its answer may take
-	maxAnswer      = 1 << 20
-)
-
-// question is one line of JSON from a client; the answer is one too.
+// question is what a guard is asked.
 type question struct {
 	Do      string     `json:"do"` // "sync" or "denied".
 	Address netip.Addr `json:"address"`
 }
 
 type answer struct {
-	Error  string            `json:"error,omitempty"`
 	Denied map[string]uint64 `json:"denied,omitempty"`
 }
 
-// answer serves clients until the socket is closed.
-func (s *Server) answer() {
-	for {
-		conn, err := s.control.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			time.Sleep(50 * time.Millisecond) // such as too many open files
-			continue
-		}
-		s.serving.Go(func() {
-			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(answerPatience))
-			var q question
-			if json.NewDecoder(io.LimitReader(conn, maxAnswer)).Decode(&q) == nil {
-				json.NewEncoder(conn).Encode(s.do(q))
-			}
-		})
-	}
-}
-
-func (s *Server) do(q question) (a answer) {
-	var err error
+func (s *Server) answer(q question) (a answer, err error) {
 	switch q.Do {
 	case "sync":
 		err = s.sync(q.Address)
@@ -63,10 +33,7 @@ func (s *Server) do(q question) (a answer) {
 	default:
 		err = fmt.Errorf("unknown question %q", q.Do)
 	}
-	if err != nil {
-		a.Error = err.Error()
-	}
-	return a
+	return a, err
 }
 
 // sync opens or closes the machine's gate as its entry says. Of one without an entry nothing stays.
@@ -122,24 +89,9 @@ func (c Client) Denied(ctx context.Context, address netip.Addr) (map[string]uint
 	return a.Denied, err
 }
 
-func (c Client) ask(ctx context.Context, q question) (a answer, err error) {
-	ctx, cancel := context.WithTimeout(ctx, answerPatience)
-	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socketPath(c.Dir))
-	if err != nil {
-		return a, err
+func (c Client) ask(ctx context.Context, q question) (answer, error) {
+	dial := func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socketPath(c.Dir))
 	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	if err := json.NewEncoder(conn).Encode(q); err != nil {
-		return a, err
-	}
-	if err := json.NewDecoder(io.LimitReader(conn, maxAnswer)).Decode(&a); err != nil {
-		return a, fmt.Errorf("guard's answer: %w", err)
-	}
-	if a.Error != "" {
-		return a, errors.New("guard: " + a.Error)
-	}
-	return a, nil
+	return helper.Ask[answer](ctx, "guard", dial, q)
 }

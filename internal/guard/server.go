@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tangle-network/microvm-runtime/internal/helper"
 	"github.com/tangle-network/microvm-runtime/internal/netns"
 	"github.com/tangle-network/microvm-runtime/internal/resolver"
 )
@@ -63,7 +64,7 @@ func Serve(config Config) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.serving.Go(s.answer)
+	s.serving.Go(func() { helper.Answer(s.control, &s.serving, s.answer) })
 	return s, nil
 }
 

@@ -7,6 +7,7 @@
 //
 // [Main] is the first line of a program's main: where the process was started as a helper it serves, and never returns. [Start] sees to it that exactly one helper of a kind
 // lives for a directory: it adopts the one that is there, replaces one of another version or configuration, and starts one where there is none.
+// [Ask] and [Answer] are how others speak with a helper that has a socket.
 //
 //	DIR/KIND.start   locked while a helper is started, stopped, or leaves because nothing needs it
 //	DIR/KIND.lock    locked by the helper, as long as it lives

@@ -7,59 +7,30 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
-	"time"
 
+	"github.com/tangle-network/microvm-runtime/internal/helper"
 	"github.com/tangle-network/microvm-runtime/internal/jail"
 )
 
-const (
-	controlName    = "pager.sock"
-	answerPatience = 5 * time.Second // what a question and its answer may take
-	maxAnswer      = 1 << 20
-)
+const controlName = "pager.sock"
 
 const (
 	doStats  = "stats"
 	doRecord = "finish recording"
 )
 
-// question is one line of JSON; the answer is one too.
+// question is what a pager is asked.
 type question struct {
 	Do string `json:"do"`
 }
 
 type answer struct {
-	Error string `json:"error,omitempty"`
-	Stats Stats  `json:"stats"`
+	Stats Stats `json:"stats"`
 }
 
-// answer serves clients until the socket is closed.
-func (p *Pager) answer() {
-	for {
-		conn, err := p.control.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			time.Sleep(50 * time.Millisecond) // such as too many open files
-			continue
-		}
-		p.serving.Go(func() {
-			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(answerPatience))
-			var q question
-			if json.NewDecoder(io.LimitReader(conn, maxAnswer)).Decode(&q) == nil {
-				json.NewEncoder(conn).Encode(p.do(q))
-			}
-		})
-	}
-}
-
-func (p *Pager) do(q question) (a answer) {
-	var err error
+func (p *Pager) answer(q question) (a answer, err error) {
 	switch q.Do {
 	case doStats:
 	case doRecord:
@@ -67,11 +38,8 @@ func (p *Pager) do(q question) (a answer) {
 	default:
 		err = fmt.Errorf("unknown question %q", q.Do)
 	}
-	if err != nil {
-		a.Error = err.Error()
-	}
 	a.Stats = p.Stats()
-	return a
+	return a, err
 }
 
 // Look asks the pager of a directory for its Stats. Where none lives, they are the last ones of the VM that has ended, or fs.ErrNotExist.
@@ -93,24 +61,7 @@ func FinishRecording(ctx context.Context, dir string) error {
 	return err
 }
 
-func ask(ctx context.Context, dir string, q question) (a answer, err error) {
-	ctx, cancel := context.WithTimeout(ctx, answerPatience)
-	defer cancel()
-	conn, err := jail.Dial(ctx, dir, controlName, os.Geteuid())
-	if err != nil {
-		return a, err
-	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	if err := json.NewEncoder(conn).Encode(q); err != nil {
-		return a, err
-	}
-	if err := json.NewDecoder(io.LimitReader(conn, maxAnswer)).Decode(&a); err != nil {
-		return a, fmt.Errorf("the pager's answer: %w", err)
-	}
-	if a.Error != "" {
-		return a, errors.New("the pager: " + a.Error)
-	}
-	return a, nil
+func ask(ctx context.Context, dir string, q question) (answer, error) {
+	dial := func(ctx context.Context) (net.Conn, error) { return jail.Dial(ctx, dir, controlName, os.Geteuid()) }
+	return helper.Ask[answer](ctx, "the pager", dial, q)
 }

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/helper"
 	"github.com/tangle-network/microvm-runtime/internal/jail"
 	"github.com/tangle-network/microvm-runtime/internal/vmm"
 )
@@ -107,7 +108,7 @@ func Serve(config Config) (_ *Pager, err error) {
 	if err := p.begin(); err != nil {
 		return nil, err
 	}
-	p.serving.Go(p.answer)
+	p.serving.Go(func() { helper.Answer(p.control, &p.serving, p.answer) })
 	p.serving.Go(p.attend)
 	return p, nil
 }
