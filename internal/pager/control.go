@@ -4,7 +4,6 @@ package pager
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -48,11 +47,11 @@ func Look(ctx context.Context, dir string) (Stats, error) {
 	if netError := (net.Error)(nil); !errors.As(err, &netError) {
 		return a.Stats, err
 	}
-	text, failed := os.ReadFile(statsPath(dir))
+	last, failed := readStats(dir)
 	if failed != nil {
-		return a.Stats, errors.Join(err, failed)
+		return last, errors.Join(err, failed)
 	}
-	return a.Stats, json.Unmarshal(text, &a.Stats)
+	return last, nil
 }
 
 // FinishRecording has the pager write the order of faults so far to Config.Record, and record no more.

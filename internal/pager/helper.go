@@ -16,6 +16,7 @@ import (
 
 	"github.com/tangle-network/microvm-runtime/internal/cgroup"
 	"github.com/tangle-network/microvm-runtime/internal/helper"
+	"github.com/tangle-network/microvm-runtime/internal/record"
 	"github.com/tangle-network/microvm-runtime/internal/tidy"
 	"github.com/tangle-network/microvm-runtime/internal/vmm"
 )
@@ -111,7 +112,7 @@ func Stop(ctx context.Context, dir string) error {
 // Tree says what is ours in a pager's directory.
 func Tree(dir string) tidy.Tree {
 	ours := func(_ string, entry fs.DirEntry) bool {
-		name := strings.TrimSuffix(entry.Name(), ".new")
+		name := strings.TrimSuffix(entry.Name(), record.NewSuffix)
 		if slices.Contains(own(""), name) || name == controlName {
 			return true
 		}

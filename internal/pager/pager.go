@@ -123,7 +123,7 @@ func (p *Pager) begin() error {
 		p.fail(errors.New(why))
 		return nil
 	}
-	before, err := readRecord(p.config.Dir)
+	before, err := readRegions(p.config.Dir)
 	if err != nil {
 		return err
 	}
@@ -164,7 +164,7 @@ func listen(dir, name string, uid, gid int) (net.Listener, error) {
 func (p *Pager) adopt(t table, uffd int) error {
 	bits, err := openRemoved(p.config.Dir, t.end(), t.PageSize, true)
 	if err == nil {
-		err = writeRecord(p.config.Dir, record{VMM: p.config.VMM, Table: t})
+		err = writeRegions(p.config.Dir, regions{VMM: p.config.VMM, Table: t})
 	}
 	if err != nil {
 		return errors.Join(err, syscall.Close(uffd))

@@ -3,69 +3,42 @@
 package pager
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/tangle-network/microvm-runtime/internal/record"
 	"github.com/tangle-network/microvm-runtime/internal/vmm"
 )
 
-// recordVersion is of regions.json and of the file beside it.
+// recordVersion is of regions.json and of the files beside it.
 const recordVersion = 1
 
-// record is what the next pager must know.
-type record struct {
-	Version int          `json:"version"`
-	VMM     vmm.Identity `json:"vmm"`
-	Table   table        `json:"table"`
+// regions are what the next pager must know.
+type regions struct {
+	VMM   vmm.Identity `json:"vmm"`
+	Table table        `json:"table"`
 }
 
 func recordPath(dir string) string { return filepath.Join(dir, "regions.json") }
 func reasonPath(dir string) string { return filepath.Join(dir, "reason.json") }
 func statsPath(dir string) string  { return filepath.Join(dir, "stats.json") }
 
-// writeJSON replaces a file by rename: a reader sees one or the other, whole.
-func writeJSON(path string, value any) error {
-	text, err := json.Marshal(value)
-	if err != nil {
-		return err
-	}
-	return replace(path, text)
-}
+// note need not survive power loss: the VMM does not either.
+func note(path string, value any) error { return record.Write(path, recordVersion, value, false) }
 
-func replace(path string, content []byte) error {
-	if err := os.WriteFile(path+".new", content, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
-}
+func writeRegions(dir string, r regions) error { return note(recordPath(dir), r) }
 
-func writeRecord(dir string, r record) error {
-	r.Version = recordVersion
-	return writeJSON(recordPath(dir), r)
-}
-
-// readRecord returns nil where there is none.
-func readRecord(dir string) (*record, error) {
-	text, err := os.ReadFile(recordPath(dir))
+// readRegions returns nil where there are none.
+func readRegions(dir string) (*regions, error) {
+	r := new(regions)
+	err := record.Read(recordPath(dir), recordVersion, r)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	r := new(record)
-	if err := json.Unmarshal(text, r); err != nil {
-		return nil, fmt.Errorf("%s: %w", recordPath(dir), err)
-	}
-	if r.Version != recordVersion {
-		return nil, fmt.Errorf("%s: version %d, this program knows %d", recordPath(dir), r.Version, recordVersion)
-	}
-	return r, nil
+	return r, err
 }
 
 // reason is why a VM was ended.
@@ -76,21 +49,18 @@ type reason struct {
 }
 
 func writeReason(dir string, identity vmm.Identity, text string) error {
-	return writeJSON(reasonPath(dir), reason{identity, text, time.Now()})
+	return note(reasonPath(dir), reason{identity, text, time.Now()})
 }
 
 // Reason returns why the VM was ended by its pager, or because its pager had ended. It is empty where it was not.
 func Reason(dir string, identity vmm.Identity) (string, error) {
-	text, err := os.ReadFile(reasonPath(dir))
+	var r reason
+	err := record.Read(reasonPath(dir), recordVersion, &r)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
 	if err != nil {
 		return "", err
-	}
-	var r reason
-	if err := json.Unmarshal(text, &r); err != nil {
-		return "", fmt.Errorf("%s: %w", reasonPath(dir), err)
 	}
 	if r.VMM != identity { // of a VMM before
 		return "", nil
@@ -98,7 +68,12 @@ func Reason(dir string, identity vmm.Identity) (string, error) {
 	return r.Reason, nil
 }
 
-func writeStats(dir string, s Stats) error { return writeJSON(statsPath(dir), s) }
+func writeStats(dir string, s Stats) error { return note(statsPath(dir), s) }
+
+func readStats(dir string) (s Stats, err error) {
+	err = record.Read(statsPath(dir), recordVersion, &s)
+	return s, err
+}
 
 // own are the files that a pager makes beside the helper's.
 func own(dir string) []string {
@@ -109,7 +84,7 @@ func own(dir string) []string {
 func clean(dir string) error {
 	var err error
 	for _, path := range own(dir) {
-		for _, path := range []string{path, path + ".new"} {
+		for _, path := range []string{path, path + record.NewSuffix} {
 			if failed := os.Remove(path); !errors.Is(failed, fs.ErrNotExist) {
 				err = errors.Join(err, failed)
 			}

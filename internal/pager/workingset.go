@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/record"
 )
 
 // A working set is the order in which pages were first asked for: magic (8 bytes), size of a page (4), how many there are (4), their numbers in the memory (4 each), CRC-32 of it all (4).
@@ -61,7 +62,7 @@ func writeSet(path string, pageSize uint64, pages []uint32) error {
 	for _, n := range pages {
 		b = binary.LittleEndian.AppendUint32(b, n)
 	}
-	return replace(path, binary.LittleEndian.AppendUint32(b, crc32.ChecksumIEEE(b)))
+	return record.Replace(path, binary.LittleEndian.AppendUint32(b, crc32.ChecksumIEEE(b)), false)
 }
 
 // readSet reads a working set of pages of this size.
