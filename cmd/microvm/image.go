@@ -63,25 +63,15 @@ func addImageVerb(verb func(ctx context.Context, store *image.Store, args []stri
 }
 
 func imageListCommand() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:     "ls [flags]",
-		Aliases: []string{"list"},
-		Short:   "List images",
-		Args:    count(0, 0),
-		RunE: imageVerb(func(_ context.Context, store *image.Store, _ []string) error {
-			images, err := store.List()
-			if err != nil {
+	return listing("images", func(cmd *cobra.Command) (images []image.Image, err error) {
+		err = imageVerb(func(_ context.Context, store *image.Store, _ []string) (err error) {
+			if images, err = store.List(); err != nil {
 				fmt.Fprintln(os.Stderr, "microvm:", err) // the others are listed
 			}
-			if asJSON {
-				return printJSON(images)
-			}
-			return printImages(images)
-		}),
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+			return nil
+		})(cmd, nil)
+		return images, err
+	}, printImages)
 }
 
 // printImages prints a line for each name.

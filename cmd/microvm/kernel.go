@@ -49,34 +49,22 @@ func claimKernels() (kernels.Dir, error) {
 }
 
 func kernelListCommand() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:     "ls [--json]",
-		Aliases: []string{"list"},
-		Short:   "List the kernels",
-		Args:    count(0, 0),
-		RunE: func(*cobra.Command, []string) error {
-			dir, err := kernelDir()
-			if err != nil {
-				return err
-			}
-			all, err := dir.List()
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return printJSON(all)
-			}
-			w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "NAME\tRELEASE\tMIB\tMODULES\tVERDICT")
-			for _, k := range all {
-				fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\n", k.Name, k.Release, (k.Size+1<<20-1)>>20, k.Modules, verdict(k))
-			}
-			return w.Flush()
-		},
+	return listing("the kernels", func(*cobra.Command) ([]kernels.Kernel, error) {
+		dir, err := kernelDir()
+		if err != nil {
+			return nil, err
+		}
+		return dir.List()
+	}, printKernels)
+}
+
+func printKernels(all []kernels.Kernel) error {
+	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tRELEASE\tMIB\tMODULES\tVERDICT")
+	for _, k := range all {
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\n", k.Name, k.Release, (k.Size+1<<20-1)>>20, k.Modules, verdict(k))
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+	return w.Flush()
 }
 
 // verdict counts what a kernel lacks.

@@ -16,30 +16,48 @@ import (
 )
 
 func listCommand() *cobra.Command {
+	return labelled("machines", func(ctx context.Context, rt *microvm.Runtime, labels map[string]string) ([]microvm.Info, error) {
+		return rt.List(ctx, &microvm.Filter{Labels: labels})
+	}, printTable)
+}
+
+// listing is a command that lists what there is of something, as a table or as JSON.
+func listing[T any](what string, list func(cmd *cobra.Command) ([]T, error), table func([]T) error) *cobra.Command {
 	var asJSON bool
-	var labels []string
 	cmd := &cobra.Command{
 		Use:     "ls [flags]",
 		Aliases: []string{"list"},
-		Short:   "List machines",
+		Short:   "List " + what,
 		Args:    count(0, 0),
-		RunE: runtimeVerb(func(ctx context.Context, rt *microvm.Runtime, _ []string) error {
-			wanted, err := pairs(labels)
-			if err != nil {
-				return err
-			}
-			infos, err := rt.List(ctx, &microvm.Filter{Labels: wanted})
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			all, err := list(cmd)
 			if err != nil {
 				return err
 			}
 			if asJSON {
-				return printJSON(infos)
+				return printJSON(all)
 			}
-			return printTable(infos)
-		}),
+			return table(all)
+		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().StringArrayVarP(&labels, "label", "l", nil, "only machines with KEY=VALUE, repeatable")
+	return cmd
+}
+
+// labelled is listing of what a runtime has, and what has labels.
+func labelled[T any](what string, list func(ctx context.Context, rt *microvm.Runtime, labels map[string]string) ([]T, error), table func([]T) error) *cobra.Command {
+	var labels []string
+	cmd := listing(what, func(cmd *cobra.Command) (all []T, err error) {
+		err = runtimeVerb(func(ctx context.Context, rt *microvm.Runtime, _ []string) error {
+			wanted, err := pairs(labels)
+			if err == nil {
+				all, err = list(ctx, rt, wanted)
+			}
+			return err
+		})(cmd, nil)
+		return all, err
+	}, table)
+	cmd.Flags().StringArrayVarP(&labels, "label", "l", nil, "only "+what+" with KEY=VALUE, repeatable")
 	return cmd
 }
 

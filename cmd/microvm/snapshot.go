@@ -62,31 +62,9 @@ func snapshotCreateCommand() *cobra.Command {
 }
 
 func snapshotListCommand() *cobra.Command {
-	var asJSON bool
-	var labels []string
-	cmd := &cobra.Command{
-		Use:     "ls [flags]",
-		Aliases: []string{"list"},
-		Short:   "List snapshots",
-		Args:    count(0, 0),
-		RunE: runtimeVerb(func(ctx context.Context, rt *microvm.Runtime, _ []string) error {
-			wanted, err := pairs(labels)
-			if err != nil {
-				return err
-			}
-			infos, err := rt.Snapshots(ctx, &microvm.SnapshotFilter{Labels: wanted})
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return printJSON(infos)
-			}
-			return printSnapshots(infos)
-		}),
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().StringArrayVarP(&labels, "label", "l", nil, "only snapshots with KEY=VALUE, repeatable")
-	return cmd
+	return labelled("snapshots", func(ctx context.Context, rt *microvm.Runtime, labels map[string]string) ([]microvm.SnapshotInfo, error) {
+		return rt.Snapshots(ctx, &microvm.SnapshotFilter{Labels: labels})
+	}, printSnapshots)
 }
 
 func printSnapshots(infos []microvm.SnapshotInfo) error {
