@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 
 	"github.com/spf13/cobra"
 
@@ -18,15 +17,13 @@ func destroyCommand() *cobra.Command {
 		Short:   "End machines and remove all that they had",
 		Args:    count(1, -1),
 		RunE: runtimeVerb(func(ctx context.Context, rt *microvm.Runtime, args []string) error {
-			var errs []error
-			for _, ref := range args {
+			return each(args, "", func(ref string) error {
 				vm, err := rt.VM(ctx, ref)
-				if err == nil {
-					err = vm.Destroy(ctx)
+				if err != nil {
+					return err
 				}
-				errs = append(errs, err)
-			}
-			return errors.Join(errs...)
+				return vm.Destroy(ctx)
+			})
 		}),
 	}
 	cmd.Flags().BoolP("force", "f", false, "nothing more than without it: a machine that runs is ended anyway")

@@ -18,15 +18,7 @@ import (
 )
 
 func imageCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "image COMMAND",
-		Short: "Get, make, list and remove images",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usageError{fmt.Errorf("usage: %s (see %s --help)", cmd.UseLine(), cmd.CommandPath())}
-		},
-	}
-	cmd.AddCommand(imagePullCommand(), imageImportCommand(), imageBuildCommand(), imageListCommand(), imageInspectCommand(), imageRemoveCommand(), imagePruneCommand())
-	return cmd
+	return group("image", "Get, make, list and remove images", imagePullCommand(), imageImportCommand(), imageBuildCommand(), imageListCommand(), imageInspectCommand(), imageRemoveCommand(), imagePruneCommand())
 }
 
 // withImages calls a function with the images of the environment's state directory. Who adds to them claims the directory first, so that it is there, and known to be one.

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -19,15 +18,7 @@ func imageRemoveCommand() *cobra.Command {
 		Short:   "Remove names, and images that have no other; machines that were made of them live on",
 		Args:    count(1, -1),
 		RunE: imageVerb(func(ctx context.Context, store *image.Store, args []string) error {
-			var errs []error
-			for _, text := range args {
-				err := store.Remove(ctx, text)
-				if err == nil {
-					fmt.Println("removed", text)
-				}
-				errs = append(errs, err)
-			}
-			return errors.Join(errs...)
+			return each(args, "removed", func(ref string) error { return store.Remove(ctx, ref) })
 		}),
 	}
 }

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,14 +19,7 @@ import (
 )
 
 func kernelCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "kernel",
-		Short: "Prepare kernels that machines may name, and say what they lack",
-		Args:  count(0, 0),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(kernelListCommand(), kernelCheckCommand(), kernelFetchCommand(), kernelImportCommand(), kernelRemoveCommand())
-	return cmd
+	return group("kernel", "Prepare kernels that machines may name, and say what they lack", kernelListCommand(), kernelCheckCommand(), kernelFetchCommand(), kernelImportCommand(), kernelRemoveCommand())
 }
 
 // kernelDir returns the directory of kernels of the environment's state directory.
@@ -222,11 +214,7 @@ func kernelRemoveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var errs []error
-			for _, name := range args {
-				errs = append(errs, dir.Remove(cmd.Context(), name))
-			}
-			return errors.Join(errs...)
+			return each(args, "", func(name string) error { return dir.Remove(cmd.Context(), name) })
 		},
 	}
 }

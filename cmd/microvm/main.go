@@ -12,6 +12,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -110,4 +111,30 @@ func count(least, most int) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// group is a command that is nothing but others.
+func group(name, short string, others ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   name + " COMMAND",
+		Short: short,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return usageError{fmt.Errorf("usage: %s (see %s --help)", cmd.UseLine(), cmd.CommandPath())}
+		},
+	}
+	cmd.AddCommand(others...)
+	return cmd
+}
+
+// each does something to all that are named, also when one can't be, and says done of each where that is not empty.
+func each(args []string, done string, do func(arg string) error) error {
+	var errs []error
+	for _, arg := range args {
+		err := do(arg)
+		if err == nil && done != "" {
+			fmt.Println(done, arg)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }

@@ -19,15 +19,7 @@ import (
 )
 
 func policyCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "policy COMMAND",
-		Short: "Show, replace and try where a machine may connect to",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usageError{fmt.Errorf("usage: %s (see %s --help)", cmd.UseLine(), cmd.CommandPath())}
-		},
-	}
-	cmd.AddCommand(policyShow(), policySet(), policyTest())
-	return cmd
+	return group("policy", "Show, replace and try where a machine may connect to", policyShow(), policySet(), policyTest())
 }
 
 func policyShow() *cobra.Command {

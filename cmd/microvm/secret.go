@@ -16,14 +16,7 @@ import (
 )
 
 func secretCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "secret COMMAND",
-		Short: "Set, remove and list a running machine's secrets: files below /run/microvm/secrets, in its memory",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usageError{fmt.Errorf("usage: %s (see %s --help)", cmd.UseLine(), cmd.CommandPath())}
-		},
-	}
-	cmd.AddCommand(
+	return group("secret", "Set, remove and list a running machine's secrets: files below /run/microvm/secrets, in its memory",
 		&cobra.Command{
 			Use:   "set VM NAME",
 			Short: "Set a secret to what standard input has, to its last byte",
@@ -60,7 +53,6 @@ func secretCommand() *cobra.Command {
 			}),
 		},
 	)
-	return cmd
 }
 
 // secretVerb is vmVerb for a machine that has an agent.

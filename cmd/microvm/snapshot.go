@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"text/tabwriter"
@@ -16,20 +15,12 @@ import (
 )
 
 func snapshotCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "snapshot COMMAND",
-		Short: "Write machines down, and list, check and remove what was written",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usageError{fmt.Errorf("usage: %s (see %s --help)", cmd.UseLine(), cmd.CommandPath())}
-		},
-	}
-	cmd.AddCommand(
+	return group("snapshot", "Write machines down, and list, check and remove what was written",
 		snapshotCreateCommand(), snapshotListCommand(), snapshotInspectCommand(),
 		eachSnapshot("rm SNAPSHOT...", "Remove snapshots that no other, and no machine that runs, needs", "removed", (*microvm.Runtime).DeleteSnapshot),
 		eachSnapshot("verify SNAPSHOT...", "Read all of snapshots, and compare it with what was written", "verified", (*microvm.Runtime).VerifySnapshot),
 		eachSnapshot("flatten SNAPSHOT...", "Make snapshots need no other", "flattened", (*microvm.Runtime).FlattenSnapshot),
 	)
-	return cmd
 }
 
 func snapshotCreateCommand() *cobra.Command {
@@ -103,15 +94,7 @@ func eachSnapshot(use, short, done string, do func(rt *microvm.Runtime, ctx cont
 		Short: short,
 		Args:  count(1, -1),
 		RunE: runtimeVerb(func(ctx context.Context, rt *microvm.Runtime, args []string) error {
-			var errs []error
-			for _, ref := range args {
-				err := do(rt, ctx, ref)
-				if err == nil {
-					fmt.Println(done, ref)
-				}
-				errs = append(errs, err)
-			}
-			return errors.Join(errs...)
+			return each(args, done, func(ref string) error { return do(rt, ctx, ref) })
 		}),
 	}
 }
