@@ -8,8 +8,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/vishvananda/netlink"
@@ -102,7 +104,7 @@ func TestRealScripts(t *testing.T) {
 			env.Defer(func() { cleanUp(t, dir, variables) })
 			return nil
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"code": code},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"code": code, "until": until},
 	})
 }
 
@@ -158,5 +160,24 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("%q exits with %d, want %d", args[1:], got, want)
+	}
+}
+
+// until runs a command again until it prints a text, such as what a guest takes a moment to say: "until 'tiny guest' microvm console one". What it printed last is stdout then.
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	const patience = 20 * time.Second
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until TEXT COMMAND [ARG...]")
+	}
+	for deadline := time.Now().Add(patience); ; {
+		if err := ts.Exec(args[1], args[2:]...); err != nil {
+			ts.Fatalf("%v", err)
+		}
+		if strings.Contains(ts.ReadFile("stdout"), args[0]) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%q has not printed %q within %v", args[1:], args[0], patience)
+		}
 	}
 }
