@@ -47,8 +47,7 @@ type taking struct {
 	options microvm.SnapshotOptions
 
 	version  api.Version
-	parent   *snapstore.Manifest // of a diff
-	held     *snapstore.Hold     // of parent
+	held     *snapstore.Hold // of the snapshot that a diff is over
 	draft    *snapstore.Draft
 	manifest snapstore.Manifest
 	stood    time.Time // since when the guest stands
@@ -113,18 +112,11 @@ func (t *taking) checkSpace() error {
 	if err != nil {
 		return err
 	}
-	want := int64(t.machine.record.Spec.MemoryMiB)<<20 + t.diskBytes()
+	want := int64(t.machine.record.Spec.MemoryMiB)<<20 + disk.Used(t.driver.diskPath(t.machine.record.UID))
 	if have+want > int64(limit)<<20 {
 		return fmt.Errorf("%w: snapshots have %d MiB, this one may need %d more, Limits.SnapshotMiB is %d (delete or prune some)", microvm.ErrExhausted, have>>20, want>>20, limit)
 	}
 	return nil
-}
-
-func (t *taking) diskBytes() int64 {
-	if !hasDisk(&t.machine.record.Spec) {
-		return 0
-	}
-	return disk.Used(t.driver.diskPath(t.machine.record.UID))
 }
 
 // run is the sequence of Snapshot. What stands goes on as soon as memory and disk are written, whatever becomes of the rest.
@@ -207,14 +199,14 @@ func (t *taking) choose(ctx context.Context) error {
 	if !t.options.Diff || since == "" {
 		return nil
 	}
-	held, parent, err := t.driver.snaps.Hold(ctx, since)
+	held, _, err := t.driver.snaps.Hold(ctx, since)
 	if errors.Is(err, microvm.ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	t.held, t.parent = held, &parent
+	t.held = held
 	t.manifest.Kind, t.manifest.Parent = microvm.SnapshotDiff, since
 	return nil
 }
