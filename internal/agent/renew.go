@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tangle-network/microvm-runtime/internal/disk"
 	"github.com/tangle-network/microvm-runtime/internal/wire"
 )
 
@@ -175,31 +176,12 @@ func (r *renewing) setMachineID() (string, error) {
 	return r.request.MachineID, replaceText(path, r.request.MachineID)
 }
 
-// replaceText replaces a file of one line that all may read. Who reads it meanwhile has all of either; once it returns, so has a machine that is killed and started again.
+// replaceText replaces a file of one line that all may read. Once it returns, a machine that is killed and started again has it too.
 func replaceText(path, text string) error {
-	temp := path + ".microvm-new"
-	os.Remove(temp) // of one that was cut
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
-	if err != nil {
+	if err := replaceFile(path, path+".microvm-new", []byte(text+"\n"), 0o444); err != nil {
 		return err
 	}
-	_, err = f.WriteString(text + "\n")
-	if err = errors.Join(err, f.Chmod(0o444), f.Sync(), f.Close()); err == nil {
-		err = os.Rename(temp, path)
-	}
-	if err != nil {
-		os.Remove(temp)
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return disk.SyncDir(filepath.Dir(path))
 }
 
 func (r *renewing) nameHost() (string, error) {
@@ -259,7 +241,10 @@ func (r *renewing) makeHostKeys() (string, error) {
 		return "", fmt.Errorf("%d keys stay that all machines of the snapshot have: %w", len(keys), err)
 	}
 	for _, key := range keys {
-		if err := errors.Join(os.Remove(key), ignoreMissing(os.Remove(key+".pub"))); err != nil {
+		if err := os.Remove(key); err != nil {
+			return "", err
+		}
+		if err := os.Remove(key + ".pub"); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return "", err
 		}
 	}
@@ -269,13 +254,6 @@ func (r *renewing) makeHostKeys() (string, error) {
 	}
 	_, err = r.runProgram(maker, args...)
 	return fmt.Sprint(len(keys), " made anew"), err
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	return err
 }
 
 // runHooks runs what the image, or who prepared the snapshot, wants to be done, in order of their names. What is in the workload stands meanwhile.

@@ -82,18 +82,18 @@ func (s *secrets) set(name string, value []byte) error {
 	if _, err := os.Lstat(path); len(names) >= wire.MaxSecrets && err != nil {
 		return refuse(wire.CodeBusy, "%d secrets are kept already", len(names))
 	}
-	return replaceFile(path, filepath.Join(s.dir, ".new"), value) // no secret has that name
+	return replaceFile(path, filepath.Join(s.dir, ".new"), value, 0o600) // no secret has that name
 }
 
-// replaceFile writes a file for its owner alone, by way of another.
-func replaceFile(path, other string, value []byte) error {
+// replaceFile replaces a file, by way of another beside it: who reads it meanwhile has all of either. Its content survives power loss where the directory is synced then.
+func replaceFile(path, other string, content []byte, perm os.FileMode) error {
 	os.Remove(other) // of an agent that ended meanwhile
 	f, err := os.OpenFile(other, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(value)
-	if err = errors.Join(err, f.Close()); err == nil {
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Chmod(perm), f.Sync(), f.Close()); err == nil {
 		err = os.Rename(other, path)
 	}
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/disk"
 )
 
 // Version is the version of the records that this package writes. It reads this and all older ones.
@@ -75,7 +76,7 @@ func writeRecord(path string, body any) (err error) {
 	if err != nil {
 		return errors.Join(err, ignoreMissing(os.Remove(temp)))
 	}
-	return syncDir(filepath.Dir(path))
+	return disk.SyncDir(filepath.Dir(path))
 }
 
 // readRecord fills body from path: fs.ErrNotExist, ErrDamaged or microvm.ErrIncompatible when it can't.
@@ -111,14 +112,6 @@ func decodeRecord(text []byte, body any) error {
 		return fmt.Errorf("%w: %v", ErrDamaged, err)
 	}
 	return nil
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 func ignoreMissing(err error) error {

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/tangle-network/microvm-runtime/internal/disk"
 	"github.com/tangle-network/microvm-runtime/internal/tidy"
 )
 
@@ -87,7 +88,7 @@ func (d Dir) Commit(r Record) error {
 	if err := os.Rename(building, d.image(r.Digest)); err != nil {
 		return err
 	}
-	return syncDir(d.join("images"))
+	return disk.SyncDir(d.join("images"))
 }
 
 // Drop removes an image, and no name. The caller holds the digest's lock.
@@ -99,7 +100,7 @@ func (d Dir) Drop(digest string) error {
 	if err := os.Rename(d.image(digest), building); err != nil {
 		return ignoreMissing(err)
 	}
-	return errors.Join(os.RemoveAll(building), syncDir(d.join("images")))
+	return errors.Join(os.RemoveAll(building), disk.SyncDir(d.join("images")))
 }
 
 // Leftovers returns the digests of images whose building began and did not end. Some may still go on: their locks tell.
