@@ -4,9 +4,6 @@ package firecracker
 
 import (
 	"context"
-	"errors"
-	"os"
-	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/firecracker/api"
@@ -43,22 +40,11 @@ func (b *boot) loadSnapshot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	client := b.driver.client(b.record)
-	defer client.Close()
-	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
-		err := b.driver.unlessHung(ctx, b.record, func(ctx context.Context) error { return client.LoadSnapshot(ctx, request) })
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, api.ErrGone) && !errors.Is(err, os.ErrNotExist) {
-			return b.notAnswered(ctx, err)
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return b.notAnswered(ctx, err)
-		}
+	err = b.whenItListens(ctx, func(ctx context.Context, c *api.Client) error { return c.LoadSnapshot(ctx, request) })
+	if err != nil {
+		return b.notAnswered(ctx, err)
 	}
+	return nil
 }
 
 // trackingRenamed is the version from which a VMM is told otherwise to remember what pages are written.

@@ -43,27 +43,33 @@ func (b *boot) awaitVMM(ctx context.Context) error {
 	if b.patient {
 		b.awaitBoot(ctx)
 	}
+	var config api.ConfigFile
+	err := b.whenItListens(ctx, func(ctx context.Context, c *api.Client) (err error) {
+		config, err = c.GetVMConfig(ctx)
+		return err
+	})
+	if err == nil {
+		return planOf(b.record).compare(config)
+	}
+	if errors.Is(err, errHangs) && ended(b.process) { // it has run
+		return nil
+	}
+	return b.notAnswered(ctx, err)
+}
+
+// whenItListens asks a VMM that was spawned a moment ago, again until it listens.
+func (b *boot) whenItListens(ctx context.Context, ask func(context.Context, *api.Client) error) error {
 	client := b.driver.client(b.record)
 	defer client.Close()
-	for pause := 200 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
-		var config api.ConfigFile
-		err := b.driver.unlessHung(ctx, b.record, func(ctx context.Context) (err error) {
-			config, err = client.GetVMConfig(ctx)
+	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
+		err := b.driver.unlessHung(ctx, b.record, func(ctx context.Context) error { return ask(ctx, client) })
+		if err == nil || !errors.Is(err, api.ErrGone) && !errors.Is(err, os.ErrNotExist) {
 			return err
-		})
-		if err == nil {
-			return planOf(b.record).compare(config)
-		}
-		if errors.Is(err, errHangs) && ended(b.process) { // it has run
-			return nil
-		}
-		if !errors.Is(err, api.ErrGone) && !errors.Is(err, os.ErrNotExist) {
-			return b.notAnswered(ctx, err)
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return b.notAnswered(ctx, err)
+			return err
 		}
 	}
 }
