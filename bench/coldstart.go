@@ -16,9 +16,7 @@ import (
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
-	"github.com/tangle-network/microvm-runtime/firecracker"
 	"github.com/tangle-network/microvm-runtime/internal/setup"
-	"github.com/tangle-network/microvm-runtime/internal/testing/tinyguest"
 )
 
 const (
@@ -45,41 +43,20 @@ const tick = 4 * time.Millisecond
 // coldStartBare times the call of Start on a created machine, bare, until the guest's text is read from Console, against Firecracker started by this program with a
 // configuration file until the same text is read from its standard output: the same machine, with the same devices. Both write a log.
 func coldStartBare(ctx context.Context, parts setup.Parts) (_ []figure, err error) {
-	dir, err := os.MkdirTemp("", "bench-")
+	r, err := newRig(ctx, parts, false)
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
-	volatile, err := os.MkdirTemp("/dev/shm", "bench-") // a tmpfs, as the default SocketDir is
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(volatile)
-	kernel := filepath.Join(dir, "kernel")
-	if err := tinyguest.Write(kernel, tinyguest.Program{Text: marker + "\n"}); err != nil {
-		return nil, err
-	}
-	options := firecracker.Options{
-		Firecracker: parts.Firecracker, StateDir: filepath.Join(dir, "state"), SocketDir: filepath.Join(volatile, "run"), Kernel: kernel, MemoryMiB: memoryMiB, Bare: true,
-		Slice: "/microvm-bench.slice",
-	}
-	rt, err := firecracker.New(options)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		_, purged := firecracker.Purge(context.WithoutCancel(ctx), options)
-		err = errors.Join(err, rt.Close(), purged)
-	}()
+	defer func() { err = errors.Join(err, r.close(ctx)) }()
 	var creates, ours, theirs []time.Duration
 	phases := rand.Perm(coldStarts)
 	for i := range coldStarts + 5 {
 		phase := float64(phases[i%coldStarts]) / coldStarts
-		create, start, err := oneMachine(ctx, rt, i, phase)
+		create, start, err := oneMachine(ctx, r.Runtime, i, phase)
 		if err != nil {
 			return nil, err
 		}
-		plain, err := onePlain(ctx, parts.Firecracker, kernel, dir, phase)
+		plain, err := onePlain(ctx, parts.Firecracker, r.options.Kernel, r.dir, phase)
 		if err != nil {
 			return nil, err
 		}

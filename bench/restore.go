@@ -13,44 +13,21 @@ import (
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
-	"github.com/tangle-network/microvm-runtime/firecracker"
 	"github.com/tangle-network/microvm-runtime/firecracker/api"
 	"github.com/tangle-network/microvm-runtime/internal/setup"
 	"github.com/tangle-network/microvm-runtime/internal/snapstore"
-	"github.com/tangle-network/microvm-runtime/internal/testing/tinyguest"
 )
 
 const restores = 100
 
 // restoreFresh times Restore of a bare machine, whose name, record and run are there then, and whose guest runs, against Firecracker started by this program and told to load the same files.
 func restoreFresh(ctx context.Context, parts setup.Parts) (_ []figure, err error) {
-	dir, err := os.MkdirTemp("", "bench-")
+	r, err := newRig(ctx, parts, false)
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
-	volatile, err := os.MkdirTemp("/dev/shm", "bench-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(volatile)
-	kernel := filepath.Join(dir, "kernel")
-	if err := tinyguest.Write(kernel, tinyguest.Program{Text: marker + "\n"}); err != nil {
-		return nil, err
-	}
-	options := firecracker.Options{
-		Firecracker: parts.Firecracker, StateDir: filepath.Join(dir, "state"), SocketDir: filepath.Join(volatile, "run"), Kernel: kernel, MemoryMiB: memoryMiB, Bare: true,
-		Slice: "/microvm-bench.slice",
-	}
-	rt, err := firecracker.New(options)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		_, purged := firecracker.Purge(context.WithoutCancel(ctx), options)
-		err = errors.Join(err, rt.Close(), purged)
-	}()
-	snapshot, err := warmSnapshot(ctx, rt)
+	defer func() { err = errors.Join(err, r.close(ctx)) }()
+	snapshot, err := warmSnapshot(ctx, r.Runtime)
 	if err != nil {
 		return nil, err
 	}
@@ -58,11 +35,11 @@ func restoreFresh(ctx context.Context, parts setup.Parts) (_ []figure, err error
 	phases := rand.Perm(restores)
 	for i := range restores + 5 {
 		phase := float64(phases[i%restores]) / restores
-		restored, err := oneRestore(ctx, rt, snapshot, i, phase)
+		restored, err := oneRestore(ctx, r.Runtime, snapshot, i, phase)
 		if err != nil {
 			return nil, err
 		}
-		plain, err := onePlainLoad(ctx, parts.Firecracker, filepath.Join(options.StateDir, "snapshots", "all", snapshot), filepath.Join(volatile, "plain"), phase)
+		plain, err := onePlainLoad(ctx, parts.Firecracker, filepath.Join(r.options.StateDir, "snapshots", "all", snapshot), filepath.Join(r.volatile, "plain"), phase)
 		if err != nil {
 			return nil, err
 		}

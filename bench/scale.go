@@ -6,15 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
-	"github.com/tangle-network/microvm-runtime/firecracker"
 	"github.com/tangle-network/microvm-runtime/internal/setup"
-	"github.com/tangle-network/microvm-runtime/internal/testing/tinyguest"
 )
 
 const (
@@ -27,27 +23,11 @@ var stations = []int{1, 10, 100, 300, 1000}
 
 // scale starts a thousand machines, jailed, on the way up times what a caller waits for beside them: one more life, Info and List.
 func scale(ctx context.Context, parts setup.Parts) (_ []figure, err error) {
-	dir, err := os.MkdirTemp("", "bench-")
+	r, err := newRig(ctx, parts, true)
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
-	kernel := filepath.Join(dir, "kernel")
-	if err := tinyguest.Write(kernel, tinyguest.Program{Text: marker + "\n"}); err != nil {
-		return nil, err
-	}
-	options := firecracker.Options{
-		Firecracker: parts.Firecracker, Jailer: parts.Jailer, StateDir: filepath.Join(dir, "state"), SocketDir: filepath.Join(dir, "run"), Kernel: kernel, MemoryMiB: memoryMiB,
-		Slice: "/microvm-bench.slice",
-	}
-	rt, err := firecracker.New(options)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		_, purged := firecracker.Purge(context.WithoutCancel(ctx), options)
-		err = errors.Join(err, rt.Close(), purged)
-	}()
+	defer func() { err = errors.Join(err, r.close(ctx)) }()
 	curves := map[string]*curve{"jailed_life_at": {}, "info_at": {}, "list_at": {}}
 	var last, first map[string][]time.Duration
 	for i, station := range stations {
@@ -55,12 +35,12 @@ func scale(ctx context.Context, parts setup.Parts) (_ []figure, err error) {
 		if i > 0 {
 			begin = stations[i-1]
 		}
-		if err := fill(ctx, rt, begin, station); err != nil {
+		if err := fill(ctx, r.Runtime, begin, station); err != nil {
 			return nil, err
 		}
 		last = map[string][]time.Duration{}
 		for range 10 {
-			if err := probe(ctx, rt, last); err != nil {
+			if err := probe(ctx, r.Runtime, last); err != nil {
 				return nil, err
 			}
 		}
