@@ -78,11 +78,8 @@ func (d *driver) filesFit(m *snapstore.Manifest) error {
 	return nil
 }
 
-// hostCPU returns what guests see of the host's CPUs, which are alike.
-func hostCPU() (snapstore.CPU, error) { return readCPU() }
-
-// readCPU reads it once: it does not change while the host runs.
-var readCPU = sync.OnceValues(func() (cpu snapstore.CPU, err error) {
+// hostCPU returns what guests see of the host's CPUs, which are alike. It is read once: it does not change while the host runs.
+var hostCPU = sync.OnceValues(func() (cpu snapstore.CPU, err error) {
 	f, err := os.Open("/proc/cpuinfo")
 	if err != nil {
 		return cpu, err
