@@ -56,7 +56,7 @@ func cpuFits(m *snapstore.Manifest, here snapstore.CPU) error {
 	return nil
 }
 
-// filesFit says whether what the machine boots from, and the snapshot's own files, are there and as large as they were.
+// filesFit says whether what the machine boots from is there, and whether the snapshot's own files are, as large as they were. Nobody has written down how large the former were.
 func (d *driver) filesFit(m *snapstore.Manifest) error {
 	for _, path := range append([]string{m.Shared.Kernel, m.Shared.Initrd, m.Shared.Base}, m.Shared.Drives...) {
 		if path == "" {
