@@ -25,6 +25,14 @@ import (
 // page by page (microvm.MemoryUFFD) has one of its own.
 func Helper() { helper.Main(guard.Kind(), pager.Kind(nil)) }
 
+// helperLeaf makes the cgroup leaf of a helper, which must not end with its starter's. It is nil where the host has no cgroup v2.
+func (d *driver) helperLeaf(name string) func() (*cgroup.Leaf, error) {
+	if d.slice == nil {
+		return nil
+	}
+	return func() (*cgroup.Leaf, error) { return d.slice.NewLeaf(name) }
+}
+
 const guardDir = "guard" // below the socket directory
 
 func (d *driver) guardPath() string { return filepath.Join(d.options.SocketDir, guardDir) }
@@ -47,13 +55,9 @@ func (d *driver) setGuard(ctx context.Context, n *network.Network, slot *network
 }
 
 func (d *driver) startGuard(ctx context.Context, n *network.Network) error {
-	var leaf func() (*cgroup.Leaf, error)
-	if d.slice != nil {
-		leaf = func() (*cgroup.Leaf, error) { return d.slice.NewLeaf(guardDir) }
-	}
 	info := n.Info()
 	setting := guard.Setting{Hub: n.HubPath(), Address: info.Hub, Subnet: info.Subnet, Nameservers: d.options.Nameservers}
-	return guard.Start(ctx, d.guardPath(), d.options.HelperPath, leaf, setting)
+	return guard.Start(ctx, d.guardPath(), d.options.HelperPath, d.helperLeaf(guardDir), setting)
 }
 
 // leaveGuard takes the machine of an address from the guard. One that lives must have heard it: it would open addresses for who has the slot next.

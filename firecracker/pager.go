@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/tangle-network/microvm-runtime/internal/cgroup"
 	"github.com/tangle-network/microvm-runtime/internal/helper"
 	"github.com/tangle-network/microvm-runtime/internal/pager"
 	"github.com/tangle-network/microvm-runtime/internal/state"
@@ -45,11 +44,7 @@ func (d *driver) startPager(ctx context.Context, record *state.Record, run *stat
 }
 
 func (d *driver) servePages(ctx context.Context, uid string, config pager.Config) (*helper.Handle, error) {
-	var leaf func() (*cgroup.Leaf, error)
-	if d.slice != nil {
-		leaf = func() (*cgroup.Leaf, error) { return d.slice.NewLeaf(pagerLeaf(uid)) }
-	}
-	handle, err := pager.Start(ctx, d.options.HelperPath, leaf, config)
+	handle, err := pager.Start(ctx, d.options.HelperPath, d.helperLeaf(pagerLeaf(uid)), config)
 	if err != nil {
 		return nil, fmt.Errorf("memory: %w", err)
 	}
