@@ -188,6 +188,18 @@ func (s *Store) hasName(uid string) (bool, error) {
 	return slices.ContainsFunc(names, func(name string) bool { return s.leadsTo(name, uid) }), err
 }
 
+// named returns the uids of all that have a name.
+func (s *Store) named() (map[string]bool, error) {
+	names, err := s.names()
+	uids := map[string]bool{}
+	for _, name := range names {
+		if uid, err := s.target(name); err == nil {
+			uids[uid] = true
+		}
+	}
+	return uids, err
+}
+
 // Bytes returns how much of the host's disk the snapshots' files have. What they share with others is counted as if they did not.
 func (s *Store) Bytes() (sum int64, err error) {
 	for _, dir := range []string{"all", "new"} {
@@ -328,6 +340,8 @@ func (s *Store) unneeded(uid string, inUse func() (string, error)) error {
 
 // Sweep removes what interrupted makers and deleters have left, and returns the uids.
 func (s *Store) Sweep() (removed []string, err error) {
+	named, unknown := s.named()
+	err = unknown
 	for _, dir := range []string{"new", "all"} {
 		entries, failed := os.ReadDir(filepath.Join(s.dir, dir))
 		err = errors.Join(err, failed)
@@ -336,7 +350,7 @@ func (s *Store) Sweep() (removed []string, err error) {
 			if strings.HasPrefix(entry.Name(), removedPrefix) {
 				err = errors.Join(err, os.RemoveAll(path))
 			}
-			if !state.ValidUID(entry.Name()) {
+			if unknown != nil || !state.ValidUID(entry.Name()) || named[entry.Name()] {
 				continue
 			}
 			gone, failed := s.sweep(path, entry.Name())
@@ -348,11 +362,8 @@ func (s *Store) Sweep() (removed []string, err error) {
 	return removed, err
 }
 
-// sweep removes a directory that has no name, and that nobody holds.
+// sweep removes a directory that had no name, unless somebody holds it.
 func (s *Store) sweep(dir, uid string) (gone bool, err error) {
-	if named, err := s.hasName(uid); named || err != nil {
-		return false, err
-	}
 	const glance = 5 * time.Millisecond // a lock that is free is had at once
 	ctx, cancel := context.WithTimeout(context.Background(), glance)
 	defer cancel()
