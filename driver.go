@@ -77,6 +77,8 @@ type Snapshotter interface {
 	Snapshots(ctx context.Context) ([]SnapshotInfo, error)
 	// DeleteSnapshot removes a snapshot, unless ErrBusy: another, or a machine that runs, needs it.
 	DeleteSnapshot(ctx context.Context, snapshot string) error
+	// HoldSnapshot keeps a snapshot from being deleted until it is released: DeleteSnapshot waits, or is ErrBusy. ErrNotFound when there is none.
+	HoldSnapshot(ctx context.Context, snapshot string) (release func(), err error)
 	// VerifySnapshot reads everything that the snapshot is made of: ErrIncompatible where it is not what was written.
 	VerifySnapshot(ctx context.Context, snapshot string) error
 	// FlattenSnapshot makes a diff a full one.

@@ -2,6 +2,7 @@ package microvm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -272,12 +273,15 @@ func (r *Runtime) Fork(ctx context.Context, snapshot string, names []string, opt
 	if err := validateFork(names, &o); err != nil {
 		return nil, opError("fork", snapshot, err)
 	}
-	if err := r.onSnapshot(ctx, "fork", snapshot, func(_ Snapshotter, uid string) error {
+	var release func()
+	if err := r.onSnapshot(ctx, "fork", snapshot, func(s Snapshotter, uid string) (err error) {
 		snapshot = uid // by whatever name it goes meanwhile
-		return nil
+		release, err = s.HoldSnapshot(ctx, uid)
+		return err
 	}); err != nil {
 		return nil, err
 	}
+	defer release()
 	forked := make([]Forked, len(names))
 	parallel := defaultParallel
 	if o.Parallel > 0 {
@@ -331,10 +335,9 @@ func (v *VM) Fork(ctx context.Context, names []string, options *RestoreOptions) 
 	}
 	r := New(v.driver)
 	forked, err := r.Fork(ctx, info.UID, names, options)
-	if slices.IndexFunc(forked, func(f Forked) bool { return f.Err == nil }) < 0 { // nobody takes it away
-		if deleted := r.DeleteSnapshot(context.WithoutCancel(ctx), info.UID); err == nil {
-			err = deleted
-		}
+	deleted := r.DeleteSnapshot(context.WithoutCancel(ctx), info.UID) // where no machine runs from it any more, nobody else takes it away
+	if err == nil && !errors.Is(deleted, ErrBusy) && !errors.Is(deleted, ErrNotFound) {
+		err = deleted
 	}
 	return forked, err
 }

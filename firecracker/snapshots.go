@@ -67,6 +67,18 @@ func (d *driver) DeleteSnapshot(ctx context.Context, uid string) error {
 	})
 }
 
+// HoldSnapshot has others wait who would delete a snapshot.
+func (d *driver) HoldSnapshot(ctx context.Context, uid string) (release func(), err error) {
+	err = d.reading(ctx, func(ctx context.Context) error {
+		hold, _, err := d.snaps.Hold(ctx, uid)
+		if err == nil {
+			release = hold.Release
+		}
+		return err
+	})
+	return release, err
+}
+
 // runsFrom returns the name of a machine whose run began with the snapshot.
 func (d *driver) runsFrom(snapshot string) (string, error) {
 	uids, err := d.state.UIDs()

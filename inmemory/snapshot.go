@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
@@ -17,6 +18,7 @@ import (
 type snapshot struct {
 	info    microvm.SnapshotInfo
 	network bool
+	holds   int // who keeps it from being deleted
 }
 
 // findSnapshot is enter for one snapshot.
@@ -115,8 +117,26 @@ func (d *driver) DeleteSnapshot(ctx context.Context, uid string) error {
 	return d.deleteSnapshot(uid)
 }
 
+// HoldSnapshot has DeleteSnapshot refuse.
+func (d *driver) HoldSnapshot(ctx context.Context, uid string) (release func(), err error) {
+	s, err := d.findSnapshot(ctx, "hold snapshot", uid)
+	if err != nil {
+		return nil, err
+	}
+	defer d.mu.Unlock()
+	s.holds++
+	return sync.OnceFunc(func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		s.holds--
+	}), nil
+}
+
 // deleteSnapshot does it under the lock.
 func (s *Store) deleteSnapshot(uid string) error {
+	if s.snapshots[uid].holds > 0 {
+		return fmt.Errorf("%w: it is being forked", microvm.ErrBusy)
+	}
 	for _, other := range s.snapshots {
 		if other.info.Parent == uid {
 			return fmt.Errorf("%w: snapshot %s is over it", microvm.ErrBusy, other.info.Name)
