@@ -43,7 +43,7 @@ type order struct {
 	Verb     string
 	Name     string // Of the machine.
 	Spec     microvm.Spec
-	Snapshot string // The one that is made, or that is restored.
+	Snapshot string // The one that is made, or that is restored; of a fork, the name of the machine that is made.
 	Change   microvm.Change
 	KillAt   string // The point at which the child kills itself.
 	Files    uint64 // Soft RLIMIT_NOFILE. 0 leaves it.
@@ -176,6 +176,9 @@ func (o order) do(ctx context.Context, rt *microvm.Runtime) error {
 		return vm.Resume(ctx)
 	case "snapshot":
 		_, err := vm.Snapshot(ctx, o.Snapshot, nil)
+		return err
+	case "fork":
+		_, err := vm.Fork(ctx, []string{o.Snapshot}, nil)
 		return err
 	case "update":
 		return vm.Update(ctx, o.Change)

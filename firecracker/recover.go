@@ -14,6 +14,7 @@ import (
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/network"
 	"github.com/tangle-network/microvm-runtime/internal/state"
+	"github.com/tangle-network/microvm-runtime/internal/vmm"
 )
 
 const (
@@ -34,7 +35,7 @@ func (d *driver) Recover(ctx context.Context, o microvm.RecoverOptions) (microvm
 	if err := r.machines(ctx); err != nil {
 		return r.report, err
 	}
-	for _, part := range []func(context.Context) error{r.leases, r.ports, r.loans, r.snapshots, r.host} {
+	for _, part := range []func(context.Context) error{r.leases, r.ports, r.loans, r.snapshots, r.ephemeral, r.host} {
 		if err := part(ctx); err != nil {
 			return r.report, err
 		}
@@ -304,6 +305,24 @@ func (r *recovery) snapshots(context.Context) error {
 		r.did(microvm.ActionUndone, "", "snapshot "+uid, nil)
 	}
 	return err
+}
+
+// ephemeral deletes snapshots that were to go with machines, when none runs from them, and who made them can't make one any more.
+func (r *recovery) ephemeral(ctx context.Context) error {
+	all, err := r.driver.snaps.List()
+	if err != nil {
+		return err
+	}
+	for _, one := range all {
+		if one.Problem != nil || !one.Ephemeral || one.Maker != nil && vmm.Runs(*one.Maker) {
+			continue
+		}
+		if user, err := r.driver.runsFrom(one.UID); err != nil || user != "" {
+			continue
+		}
+		r.do(microvm.ActionUndone, "", "snapshot "+one.Name, func() error { return r.driver.deleteUnused(ctx, one.UID) })
+	}
+	return nil
 }
 
 // host sets again what the host has of the network, where there is one since the host was booted.

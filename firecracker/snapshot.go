@@ -356,6 +356,9 @@ func (t *taking) seal(ctx context.Context) error {
 	m.Created, m.Machine, m.Layout, m.Firecracker, m.CPU = time.Now().Round(0), r.UID, layoutVersion, t.version.String(), cpu
 	m.Spec, m.Image, m.Agent, m.Shared = r.Spec, r.Image, r.Agent, r.Files
 	m.Labels, m.Ephemeral = t.options.Labels, t.options.Ephemeral
+	if m.Ephemeral {
+		m.Maker = t.driver.self
+	}
 	return t.draft.Seal(ctx, t.name, m)
 }
 

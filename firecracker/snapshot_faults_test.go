@@ -228,3 +228,47 @@ func TestRealDriverKilledInRestore(t *testing.T) {
 		}
 	})
 }
+
+// TestRealDriverKilledInFork: Recover takes the snapshot away, unless a machine runs from it.
+func TestRealDriverKilledInFork(t *testing.T) {
+	counting(t, ring.Real(t), func(t *testing.T, r *rig) {
+		points := r.points("restore")
+		vm := r.create("one")
+		r.start(vm)
+		for _, point := range []string{"snapshot/name:after", points[0], points[len(points)/2], "restore/commit:after"} {
+			r.die(order{Options: childOptionsOf(r.options), Verb: "fork", Name: "one", Snapshot: "two", KillAt: point})
+			r.reopen()
+			r.snapshotsLeft(1)
+			report, err := r.runtime.Recover(within(t), nil)
+			if err != nil || len(report.Failed()) > 0 {
+				t.Errorf("%s: recover: %v, %+v", point, err, report)
+			}
+			if point != "restore/commit:after" {
+				r.snapshotsLeft(0)
+				continue
+			}
+			r.snapshotsLeft(1)
+			made, err := r.runtime.VM(within(t), "two")
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.destroy(made)
+			r.snapshotsLeft(0)
+		}
+		vm, err := r.runtime.VM(within(t), "one")
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := vm.Snapshot(within(t), "mine", &microvm.SnapshotOptions{Ephemeral: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if report, err := r.runtime.Recover(within(t), nil); err != nil || len(report.Failed()) > 0 {
+			t.Errorf("recover: %v, %+v", err, report)
+		}
+		r.snapshotsLeft(1) // who made it lives, and may restore it
+		r.destroy(r.restore(info.UID, "two", nil))
+		r.snapshotsLeft(0)
+		r.destroy(vm)
+	})
+}

@@ -118,10 +118,18 @@ func (d *driver) dropEphemeral(snapshot string) {
 	if err != nil || !m.Ephemeral {
 		return
 	}
-	ctx, cancel := context.WithTimeout(d.life, undoPatience)
-	defer cancel()
-	err = d.snaps.Delete(ctx, snapshot, func() (string, error) { return d.runsFrom(snapshot) })
-	if err != nil && !errors.Is(err, microvm.ErrBusy) && !errors.Is(err, microvm.ErrNotFound) {
+	if err := d.deleteUnused(d.life, snapshot); err != nil {
 		d.log.Warn("a snapshot stays that nobody needs", "snapshot", m.Name, "error", err)
 	}
+}
+
+// deleteUnused deletes a snapshot, unless something needs it.
+func (d *driver) deleteUnused(ctx context.Context, snapshot string) error {
+	ctx, cancel := context.WithTimeout(ctx, undoPatience)
+	defer cancel()
+	err := d.snaps.Delete(ctx, snapshot, func() (string, error) { return d.runsFrom(snapshot) })
+	if errors.Is(err, microvm.ErrBusy) || errors.Is(err, microvm.ErrNotFound) {
+		return nil
+	}
+	return err
 }

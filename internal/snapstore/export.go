@@ -117,7 +117,7 @@ func (e *exporter) write(ctx context.Context, w io.Writer, key ed25519.PrivateKe
 		return err
 	}
 	m := e.manifest
-	m.Kind, m.Parent, m.Shared, m.Ephemeral = microvm.SnapshotFull, "", state.Files{}, false
+	m.Kind, m.Parent, m.Shared, m.Ephemeral, m.Maker = microvm.SnapshotFull, "", state.Files{}, false, nil
 	if err := p.putJSON(partManifest, exported{Manifest: m, Files: e.contents}); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/state"
+	"github.com/tangle-network/microvm-runtime/internal/vmm"
 )
 
 // Version is the version of manifests that this package writes. It reads this and all older ones.
@@ -42,6 +43,7 @@ type Manifest struct {
 	Files     map[string]File   `json:"files"` // By State, Memory, Disk.
 	Labels    map[string]string `json:"labels,omitempty"`
 	Ephemeral bool              `json:"ephemeral,omitempty"`
+	Maker     *vmm.Identity     `json:"maker,omitempty"` // The process that made an ephemeral one, which may be about to restore it.
 	Stood     time.Duration     `json:"stood,omitempty"`
 	Copied    int64             `json:"copied,omitempty"`
 }
