@@ -3,7 +3,7 @@
 // Package disk copies files that are mostly holes, and makes empty file systems for writable layers.
 //
 // There are only a few functions: [Clone] and [LinkOrCopy] copy, [EmptyExt4] and [GrowExt4] prepare file systems,
-// [Find] finds the programs that they do it with, and [TrimExt4] makes holes of what a file system does not use. [Sync], [SyncData], [SyncDir] and [MakeDir] make what
+// [Find] finds the programs that they do it with, and [TrimExt4] makes holes of what a file system does not use. [Extents] finds what is no hole. [Sync], [SyncData], [SyncDir] and [MakeDir] make what
 // was done survive power loss.
 //
 // # Caveats
@@ -14,7 +14,6 @@ package disk
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"syscall"
@@ -66,25 +65,17 @@ func copyData(ctx context.Context, out, in *os.File) (copied int64, err error) {
 	if err := out.Truncate(info.Size()); err != nil {
 		return 0, err
 	}
-	for at := int64(0); at < info.Size(); {
-		data, err := unix.NextData(in, at)
-		if errors.Is(err, syscall.ENXIO) {
-			return copied, nil
-		}
-		if err != nil {
-			return copied, fmt.Errorf("find data of %s: %w", in.Name(), err)
-		}
-		hole, err := unix.NextHole(in, data)
-		if err != nil {
-			return copied, fmt.Errorf("find hole of %s: %w", in.Name(), err)
-		}
-		hole = min(hole, data+chunk)
-		n, err := copyChunk(ctx, out, in, data, hole-data)
-		copied += n
+	for extent, err := range Extents(in, info.Size()) {
 		if err != nil {
 			return copied, err
 		}
-		at = hole
+		for at := extent.Begin; at < extent.End; at += chunk {
+			n, err := copyChunk(ctx, out, in, at, min(chunk, extent.End-at))
+			copied += n
+			if err != nil {
+				return copied, err
+			}
+		}
 	}
 	return copied, nil
 }

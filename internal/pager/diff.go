@@ -6,21 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"sort"
-	"syscall"
 
 	microvm "github.com/tangle-network/microvm-runtime"
-	"github.com/tangle-network/microvm-runtime/internal/unix"
+	"github.com/tangle-network/microvm-runtime/internal/disk"
 )
 
 // diff is a file that holds some of the memory, over a source of all of it. What it holds is known by its holes, which are looked for once.
 type diff struct {
 	*flat
 	below Source
-	data  []extent // sorted, none touches another
+	data  []disk.Extent // sorted, none touches another
 }
-
-// extent is a range of a file that holds data.
-type extent struct{ begin, end int64 }
 
 // openDiff takes below over, unless it returns an error.
 func openDiff(path string, below Source) (*diff, error) {
@@ -40,21 +36,12 @@ func openDiff(path string, below Source) (*diff, error) {
 	return d, nil
 }
 
-func extentsOf(f *flat) (data []extent, err error) {
-	for at := int64(0); at < f.size; {
-		begin, err := unix.NextData(f.File, at)
-		if errors.Is(err, syscall.ENXIO) {
-			break
-		}
+func extentsOf(f *flat) (data []disk.Extent, err error) {
+	for extent, err := range disk.Extents(f.File, f.size) {
 		if err != nil {
 			return nil, err
 		}
-		end, err := unix.NextHole(f.File, begin)
-		if err != nil {
-			return nil, err
-		}
-		data = append(data, extent{begin, end})
-		at = end
+		data = append(data, extent)
 	}
 	return data, nil
 }
@@ -79,14 +66,14 @@ func (d *diff) ReadAt(b []byte, at int64) (n int, err error) {
 
 // upTo says whether the diff holds what is at an offset, and for how many bytes it stays so.
 func (d *diff) upTo(at int64) (held bool, length int64) {
-	n := sort.Search(len(d.data), func(i int) bool { return d.data[i].end > at })
+	n := sort.Search(len(d.data), func(i int) bool { return d.data[i].End > at })
 	switch {
 	case n == len(d.data):
 		return false, 1 << 62
-	case at < d.data[n].begin:
-		return false, d.data[n].begin - at
+	case at < d.data[n].Begin:
+		return false, d.data[n].Begin - at
 	}
-	return true, d.data[n].end - at
+	return true, d.data[n].End - at
 }
 
 func (d *diff) Slow() bool   { return d.below.Slow() }

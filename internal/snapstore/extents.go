@@ -9,10 +9,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"syscall"
 
 	microvm "github.com/tangle-network/microvm-runtime"
-	"github.com/tangle-network/microvm-runtime/internal/unix"
+	"github.com/tangle-network/microvm-runtime/internal/disk"
 )
 
 // chunk is how much of a file is looked at at once, in bytes.
@@ -20,22 +19,8 @@ const chunk = 1 << 20
 
 // extents calls a function for each part of a file, in order, at most a chunk large: hole says that the part is one, and reads as zeros.
 func extents(ctx context.Context, f *os.File, size int64, do func(at, length int64, hole bool) error) error {
-	for at := int64(0); at < size; {
-		data, err := unix.NextData(f, at)
-		if errors.Is(err, syscall.ENXIO) {
-			data, err = size, nil
-		}
-		if err != nil {
-			return fmt.Errorf("find data of %s: %w", f.Name(), err)
-		}
-		end, hole := min(data, size), true
-		if data == at {
-			hole = false
-			if end, err = unix.NextHole(f, at); err != nil {
-				return fmt.Errorf("find hole of %s: %w", f.Name(), err)
-			}
-			end = min(end, size)
-		}
+	at := int64(0)
+	upTo := func(end int64, hole bool) error {
 		for ; at < end; at += min(chunk, end-at) {
 			if err := context.Cause(ctx); err != nil {
 				return err
@@ -44,8 +29,20 @@ func extents(ctx context.Context, f *os.File, size int64, do func(at, length int
 				return err
 			}
 		}
+		return nil
 	}
-	return nil
+	for extent, err := range disk.Extents(f, size) {
+		if err == nil {
+			err = upTo(extent.Begin, true)
+		}
+		if err == nil {
+			err = upTo(extent.End, false)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return upTo(size, true)
 }
 
 // verifyFlat says whether the whole memory that was made of a diff, if it was, is what its parent's and its own make.

@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,9 +15,9 @@ import (
 	"syscall"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/disk"
 	"github.com/tangle-network/microvm-runtime/internal/flock"
 	"github.com/tangle-network/microvm-runtime/internal/record"
-	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
 
 // hashBlock is how much of a file is one block of its hash, in bytes.
@@ -32,25 +31,23 @@ func hash(ctx context.Context, f *os.File) (string, error) {
 		return "", err
 	}
 	h, block := sha256.New(), make([]byte, hashBlock)
-	for at := int64(0); at < info.Size(); at += hashBlock {
-		if err := context.Cause(ctx); err != nil {
-			return "", err
-		}
-		data, err := unix.NextData(f, at)
-		if errors.Is(err, syscall.ENXIO) { // holes to the end
-			break
-		}
+	next := int64(0)
+	for extent, err := range disk.Extents(f, info.Size()) {
 		if err != nil {
 			return "", err
 		}
-		at = data - data%hashBlock
-		n, err := f.ReadAt(block, at)
-		if err != nil && err != io.EOF {
-			return "", err
-		}
-		if !zeros(block[:n]) {
-			h.Write(binary.LittleEndian.AppendUint64(nil, uint64(at)))
-			h.Write(block[:n])
+		for next = max(next, extent.Begin-extent.Begin%hashBlock); next < extent.End; next += hashBlock {
+			if err := context.Cause(ctx); err != nil {
+				return "", err
+			}
+			n, err := f.ReadAt(block, next)
+			if err != nil && err != io.EOF {
+				return "", err
+			}
+			if !zeros(block[:n]) {
+				h.Write(binary.LittleEndian.AppendUint64(nil, uint64(next)))
+				h.Write(block[:n])
+			}
 		}
 	}
 	h.Write(binary.LittleEndian.AppendUint64(nil, uint64(info.Size())))
