@@ -298,7 +298,17 @@ func (s *Store) remove(dir, uid string, steps *step.Sequence) error {
 	if err := steps.Do("move", func() error { return os.Rename(dir, gone) }, nil); err != nil {
 		return err
 	}
-	return os.RemoveAll(gone)
+	return removeAll(gone)
+}
+
+// removeAll removes a moved directory, in which who has wanted its lock at the moment of the move may make that file anew.
+func removeAll(dir string) (err error) {
+	for range 10 {
+		if err = os.RemoveAll(dir); !errors.Is(err, syscall.ENOTEMPTY) {
+			return err
+		}
+	}
+	return err
 }
 
 // unlink frees a name.
@@ -348,7 +358,7 @@ func (s *Store) Sweep() (removed []string, err error) {
 		for _, entry := range entries {
 			path := filepath.Join(s.dir, dir, entry.Name())
 			if strings.HasPrefix(entry.Name(), removedPrefix) {
-				err = errors.Join(err, os.RemoveAll(path))
+				err = errors.Join(err, removeAll(path))
 			}
 			if unknown != nil || !state.ValidUID(entry.Name()) || named[entry.Name()] {
 				continue
