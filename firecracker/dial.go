@@ -34,8 +34,19 @@ func (d *driver) Dial(ctx context.Context, uid string, port uint32) (conn net.Co
 	return conn, err
 }
 
-// connect does it, and tells three failures apart: no VMM, nobody who listens, no answer. A VMM that is just ending looks as if nobody listened.
+// connect does it. The connection ends when a snapshot is taken, by whatever process.
 func (d *driver) connect(ctx context.Context, record *state.Record, port uint32) (net.Conn, error) {
+	line, since := d.useLine(record.UID) // before the guest has it: none that it loses goes unseen
+	raw, err := d.connectRaw(ctx, record, port)
+	if err != nil {
+		d.lines.leave(line)
+		return nil, err
+	}
+	return d.lines.add(line, since, &conn{Conn: raw, local: vsockAddr{hostCID, port}, remote: vsockAddr{guestCID, port}}), nil
+}
+
+// connectRaw connects to a port, and tells three failures apart: no VMM, nobody who listens, no answer. A VMM that is just ending looks as if nobody listened.
+func (d *driver) connectRaw(ctx context.Context, record *state.Record, port uint32) (net.Conn, error) {
 	raw, err := d.place(record).dial(ctx, vsockPath)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, fmt.Errorf("%w: its VMM does not listen", microvm.ErrExited)
@@ -59,7 +70,7 @@ func (d *driver) connect(ctx context.Context, record *state.Record, port uint32)
 		err = raw.SetDeadline(time.Time{})
 	}
 	if err == nil {
-		return d.lines.add(record.UID, raw, hostCID, guestCID, port), nil
+		return raw, nil
 	}
 	return nil, errors.Join(fmt.Errorf("port %d: %w", port, err), raw.Close())
 }
@@ -116,7 +127,7 @@ func (d *driver) Listen(ctx context.Context, uid string, port uint32) (listener 
 			return fmt.Errorf("port %d: %w: somebody listened there already in this run", port, microvm.ErrExists)
 		}
 		if err == nil {
-			listener = guestListener{Listener: made, lines: &d.lines, uid: uid, port: port}
+			listener = guestListener{Listener: made, driver: d, uid: uid, port: port}
 		}
 		return err
 	})

@@ -165,8 +165,8 @@ func (t *taking) run(ctx context.Context) (err error) {
 			return err
 		}
 		t.manifest.Stood = time.Since(t.stood)
-	} else {
-		d.lines.cut(t.machine.record.UID)
+	} else if err := t.note(t.rest(), ""); err != nil { // its connections have ended
+		return err
 	}
 	if t.frozen {
 		if err := steps.Do("thaw", t.thaw, nil); err != nil {
@@ -242,11 +242,12 @@ func (t *taking) taking(stands bool) *state.Taking {
 	return taking
 }
 
-// note records how far it is, and since which snapshot pages are remembered: since none from the moment that the VMM may forget them.
+// note records how far it is, and since which snapshot pages are remembered: since none from the moment that the VMM may forget them. Connections that have ended in the guest end here, too, and by
+// the record those of other processes.
 func (t *taking) note(taking *state.Taking, dirtySince string) error {
 	run := t.machine.run
 	run.Taking, run.DirtySince = taking, dirtySince
-	return t.lock.WriteRun(*run)
+	return t.driver.writeRun(t.lock, run)
 }
 
 func (t *taking) dirtySince() string {
@@ -266,6 +267,7 @@ func (t *taking) create(ctx context.Context) error {
 	if t.manifest.Kind == microvm.SnapshotDiff {
 		request.SnapshotType = api.SnapshotDiff
 	}
+	t.machine.run.Resets++ // also when the answer is lost
 	ctx, cancel := context.WithTimeout(ctx, writePatience(&t.machine.record))
 	defer cancel()
 	return t.driver.withAPI(ctx, &t.machine.record, func(ctx context.Context, c *api.Client) error { return c.CreateSnapshot(ctx, request) })
@@ -303,7 +305,6 @@ func (t *taking) resume() error {
 		return err
 	}
 	t.paused = false
-	t.driver.lines.cut(t.machine.record.UID)
 	return t.note(t.taking(false), "")
 }
 
@@ -322,13 +323,16 @@ func (d *driver) endTaking(lock *state.Lock, m *machine) {
 	}
 	if err == nil && m.run.Taking.Stands { // once: its user may pause it before its workload is told
 		m.run.Taking.Stands = false
-		err = lock.WriteRun(*m.run)
+		err = d.noteReset(lock, m.run)
 	}
 	if err == nil && m.run.Taking.Token != "" && !d.letWorkloadGoOn(m.record.UID, m.run.Taking.Token) {
 		return
 	}
 	if err == nil {
 		err = d.discardTaken(&m.record)
+	}
+	if err == nil && m.run.State == microvm.StatePaused { // it was written down as it stood
+		err = d.noteReset(lock, m.run)
 	}
 	if err == nil {
 		m.run.Taking = nil
@@ -337,6 +341,19 @@ func (d *driver) endTaking(lock *state.Lock, m *machine) {
 	if err != nil {
 		d.log.Warn("a machine still stands for a snapshot that was interrupted", "uid", m.record.UID, "error", err)
 	}
+}
+
+// noteReset records that a snapshot may have ended the connections of a machine's vsock.
+func (d *driver) noteReset(lock *state.Lock, run *state.Run) error {
+	run.Resets++
+	return d.writeRun(lock, run)
+}
+
+// writeRun writes a run's record and ends the connections that it says to have ended.
+func (d *driver) writeRun(lock *state.Lock, run *state.Run) error {
+	err := lock.WriteRun(*run)
+	d.lines.cut(lock.UID(), momentOf(run))
+	return err
 }
 
 // take brings what the VMM has written to the draft.

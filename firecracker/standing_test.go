@@ -76,24 +76,30 @@ func TestStandsAfterAFailedSnapshot(t *testing.T) {
 	r.destroy(vm)
 }
 
+// leaveTaking leaves a machine as an interrupted snapshot does. Without a token it has no workload that stands.
+func (r *rig) leaveTaking(vm *microvm.VM, token string) {
+	r.t.Helper()
+	lock, err := r.driver.state.Lock(r.t.Context(), vm.UID())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer lock.Unlock()
+	run, err := r.driver.state.ReadRun(vm.UID())
+	if err == nil {
+		run.Taking = &state.Taking{Stands: true, Token: token}
+		err = lock.WriteRun(*run)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // TestStandsOnlyOnce: a machine that was let go on is not again, because its workload is not yet: its user may have paused it since.
 func TestStandsOnlyOnce(t *testing.T) {
 	r := rigOf(t, fakeOptions(t, fakevmm.Faults{DeafVsock: true}))
 	vm := r.create("one")
 	r.start(vm)
-	lock, err := r.driver.state.Lock(t.Context(), vm.UID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	run, err := r.driver.state.ReadRun(vm.UID())
-	if err == nil {
-		run.Taking = &state.Taking{Stands: true, Token: "warm"} // as an interrupted snapshot leaves it
-		err = lock.WriteRun(*run)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	lock.Unlock()
+	r.leaveTaking(vm, "warm")
 	recovered := make(chan struct{})
 	go func() {
 		defer close(recovered)

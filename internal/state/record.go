@@ -84,6 +84,8 @@ type Run struct {
 	DirtySince string `json:"dirty_since,omitempty"`
 	// Taking says that a snapshot is being taken. Who finds it with the machine's lock ends that.
 	Taking *Taking `json:"taking,omitempty"`
+	// Resets is how many snapshots may have ended the connections of its vsock.
+	Resets int `json:"resets,omitempty"`
 
 	Committed bool           `json:"-"` // Its VMM has answered: the machine runs. Told by a file of its own; see Commit.
 	Timeline  []microvm.Mark `json:"-"` // The steps of its start, once committed.
