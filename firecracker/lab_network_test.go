@@ -117,16 +117,9 @@ func serveNames(t *testing.T, names map[string]netip.Addr) netip.AddrPort {
 }
 
 // allow makes rules the policy of a machine that runs.
-func (n *labNet) allow(t *testing.T, vm *microvm.VM, rules ...string) {
+func (r *labRig) allow(t *testing.T, vm *microvm.VM, rules ...string) {
 	t.Helper()
-	var policy egress.Policy
-	for _, text := range rules {
-		rule, err := egress.ParseRule(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		policy.Rules = append(policy.Rules, rule)
-	}
+	policy := policyOf(t, rules...)
 	if err := vm.Update(t.Context(), microvm.Change{Egress: &policy}); err != nil {
 		t.Fatal(err)
 	}
