@@ -11,6 +11,40 @@ import (
 )
 
 func checkBinaries(ctx context.Context, h host, o firecracker.Options) []Finding {
+	findings := checkPair(ctx, h, o)
+	for _, path := range o.Binaries {
+		findings = append(findings, checkFurther(ctx, h, o, path)...)
+	}
+	return findings
+}
+
+// checkFurther looks at a binary that only restores. Machines run without it, but for those of its snapshots.
+func checkFurther(ctx context.Context, h host, o firecracker.Options, path string) []Finding {
+	const check, remedy = "further firecracker", "install that release again, or take it out of MICROVM_FIRECRACKER_BINARIES: what it restores can't be restored without"
+	version, err := h.version(ctx, path)
+	if err != nil {
+		return []Finding{warn(check, err.Error(), remedy)}
+	}
+	evidence := fmt.Sprintf("%s is version %s", path, version)
+	if version.Compare(firecracker.MinVersion()) < 0 {
+		return []Finding{warn(check, evidence, "take it out of MICROVM_FIRECRACKER_BINARIES: it must be "+firecracker.MinVersion().String()+" or later")}
+	}
+	if !o.Bare {
+		jailer := o.JailerOf(path)
+		jails, err := h.version(ctx, jailer)
+		if err != nil {
+			return []Finding{warn(check, err.Error(), remedy)}
+		}
+		evidence += fmt.Sprintf(", its jailer %s is %s", jailer, jails)
+		if jails != version {
+			return append([]Finding{warn(check, evidence, "put the jailer of that release beside it")}, knownOf(version)...)
+		}
+	}
+	return append([]Finding{ok(check, evidence)}, knownOf(version)...)
+}
+
+// checkPair looks at what machines boot on.
+func checkPair(ctx context.Context, h host, o firecracker.Options) []Finding {
 	vmm, findings := checkBinary(ctx, h, "firecracker", o.Firecracker)
 	if vmm != nil {
 		findings = append(findings, knownOf(*vmm)...)

@@ -110,6 +110,12 @@ func newFake(t *testing.T) *fake {
 	return f
 }
 
+// further gives the host a second firecracker of a version.
+func (f *fake) further(version api.Version) {
+	f.Binaries = []string{"/old/firecracker"}
+	f.versions["/old/firecracker"] = version
+}
+
 func (f *fake) path(name string) string { return filepath.Join(f.dir, name) }
 
 func (f *fake) write(name, content string) {

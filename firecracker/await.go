@@ -22,7 +22,7 @@ const (
 // bootAgain boots once more where the cause of a failure was lost. A VMM is asked as soon as its API answers; when its configuration then turns out to be bad, the
 // API's thread panics over the question, and the VMM dies without a word. The second time it is not asked before it has booted.
 func (b *boot) bootAgain(ctx context.Context) error {
-	again := &boot{driver: b.driver, lock: b.lock, record: b.record, name: b.name, place: b.place, before: b.before, exit: b.exit, patient: true}
+	again := &boot{driver: b.driver, lock: b.lock, record: b.record, name: b.name, place: b.place, program: b.program, before: b.before, exit: b.exit, patient: true}
 	err := again.run(ctx)
 	*b = *again
 	return err

@@ -138,7 +138,11 @@ func (d *driver) resolve(ctx context.Context, spec microvm.Spec) (*state.Record,
 		spec.Network = &microvm.Network{None: o.Bare || o.NoNetwork}
 	}
 	record := &state.Record{UID: state.NewUID(), Phase: state.PhaseCreating, Created: time.Now().Round(0), Spec: spec, Agent: spec.Image != "", Jailed: !o.Bare}
-	if err := d.supports(ctx, planOf(record)); err != nil {
+	p, err := d.booting(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.supports(planOf(record)); err != nil {
 		return nil, err
 	}
 	if err := d.importImage(ctx, record); err != nil {

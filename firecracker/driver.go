@@ -27,18 +27,18 @@ import (
 
 // driver implements microvm.Driver and all of its optional interfaces.
 type driver struct {
-	options Options
-	state   *state.Dir
-	store   *store.Store
-	binary  binary // of Firecracker
-	slots   *slot.Pool
-	loans   *loan.Book
-	ports   *publish.Book
-	snaps   *snapstore.Store
-	hostNet hostNetwork
-	slice   *cgroup.Slice // nil where the host has no cgroup v2
-	log     *slog.Logger
-	self    *vmm.Identity // this process
+	options  Options
+	state    *state.Dir
+	store    *store.Store
+	binaries []*binary // the first is what boots
+	slots    *slot.Pool
+	loans    *loan.Book
+	ports    *publish.Book
+	snaps    *snapstore.Store
+	hostNet  hostNetwork
+	slice    *cgroup.Slice // nil where the host has no cgroup v2
+	log      *slog.Logger
+	self     *vmm.Identity // this process
 
 	lines lines // connections with guests
 	stock stock // VMMs that wait for restores
@@ -125,7 +125,7 @@ func open(options Options) (*driver, error) {
 	if err := dir.FixLayout(); err != nil {
 		return nil, err
 	}
-	d := &driver{self: &self, options: o, binary: binary{path: o.Firecracker}, state: dir, store: files, slots: slots, loans: loans, ports: ports, snaps: snaps, slice: slice, log: o.Logger, watched: map[string]*watch{}, stock: stock{waiting: map[string][]*restoration{}}}
+	d := &driver{self: &self, options: o, binaries: binariesOf(o), state: dir, store: files, slots: slots, loans: loans, ports: ports, snaps: snaps, slice: slice, log: o.Logger, watched: map[string]*watch{}, stock: stock{waiting: map[string][]*restoration{}}}
 	d.life, d.end = context.WithCancel(context.Background())
 	return d, nil
 }

@@ -42,6 +42,7 @@ func FromEnv() (*microvm.Runtime, error) {
 //
 //	MICROVM_FIRECRACKER_BIN         Firecracker
 //	MICROVM_JAILER_BIN              Jailer
+//	MICROVM_FIRECRACKER_BINARIES    Binaries: paths with colons between them, as in PATH
 //	MICROVM_FIRECRACKER_STATE_DIR   StateDir     (or MICROVM_STATE_DIR)
 //	MICROVM_FIRECRACKER_SOCKET_DIR  SocketDir    (or MICROVM_SOCKET_DIR)
 //	MICROVM_JAILER_CHROOT_BASE      JailDir
@@ -70,6 +71,7 @@ func OptionsFromEnv(lookup func(string) (string, bool)) (Options, error) {
 	o := Options{
 		Firecracker:   e.path("MICROVM_FIRECRACKER_BIN"),
 		Jailer:        e.path("MICROVM_JAILER_BIN"),
+		Binaries:      e.paths("MICROVM_FIRECRACKER_BINARIES"),
 		StateDir:      e.path("MICROVM_FIRECRACKER_STATE_DIR", "MICROVM_STATE_DIR"),
 		SocketDir:     e.path("MICROVM_FIRECRACKER_SOCKET_DIR", "MICROVM_SOCKET_DIR"),
 		JailDir:       e.path("MICROVM_JAILER_CHROOT_BASE"),
@@ -120,6 +122,22 @@ func (e *environment) path(names ...string) string {
 		e.bad(name, value, "must be a clean absolute path")
 	}
 	return value
+}
+
+// paths returns clean absolute paths that have colons between them.
+func (e *environment) paths(names ...string) (paths []string) {
+	name, value := e.first(names)
+	if name == "" {
+		return nil
+	}
+	paths = strings.Split(value, ":")
+	for _, path := range paths {
+		if !filepath.IsAbs(path) || filepath.Clean(path) != path {
+			e.bad(name, value, "must be clean absolute paths with colons between them")
+			return nil
+		}
+	}
+	return paths
 }
 
 // slice returns a path below the cgroup hierarchy's root, which the crate's users write without its leading slash.

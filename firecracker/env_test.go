@@ -23,6 +23,7 @@ var variables = map[string]struct {
 }{
 	"MICROVM_FIRECRACKER_BIN":        {"/opt/fc/firecracker", "firecracker", Options{Firecracker: "/opt/fc/firecracker"}},
 	"MICROVM_JAILER_BIN":             {"/opt/fc/jailer", "./jailer", Options{Jailer: "/opt/fc/jailer"}},
+	"MICROVM_FIRECRACKER_BINARIES":   {"/opt/a/firecracker:/opt/b/firecracker", "/opt/a/firecracker:", Options{Binaries: []string{"/opt/a/firecracker", "/opt/b/firecracker"}}},
 	"MICROVM_FIRECRACKER_STATE_DIR":  {"/srv/state", "/srv/../state", Options{StateDir: "/srv/state"}},
 	"MICROVM_STATE_DIR":              {"/srv/state", "state", Options{StateDir: "/srv/state"}},
 	"MICROVM_FIRECRACKER_SOCKET_DIR": {"/run/sockets", "/run/sockets/", Options{SocketDir: "/run/sockets"}},
@@ -148,6 +149,7 @@ func TestBadOptions(t *testing.T) {
 	for field, spoil := range map[string]func(*Options){
 		"Options.Firecracker": func(o *Options) { o.Firecracker = "firecracker" },
 		"Options.Jailer":      func(o *Options) { o.Jailer = "a/b" },
+		"Options.Binaries[1]": func(o *Options) { o.Binaries = []string{"/opt/firecracker", "firecracker"} },
 		"Options.StateDir":    func(o *Options) { o.StateDir = "state" },
 		"Options.SocketDir":   func(o *Options) { o.SocketDir = "/a/../b" },
 		"Options.JailDir":     func(o *Options) { o.JailDir = "jails/" },

@@ -129,7 +129,7 @@ func TestOldVersionIsRefusedBeforeAnything(t *testing.T) {
 
 func TestBinaryIsAskedAgainWhenReplaced(t *testing.T) {
 	o := fakeOptions(t, fakevmm.Faults{})
-	b := binary{path: o.Firecracker}
+	b := binary{option: "Firecracker", path: o.Firecracker}
 	first, err := b.ask(t.Context())
 	if err != nil || first.String() != "1.12.1" {
 		t.Fatal(first, err)

@@ -15,26 +15,23 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/snapstore"
 )
 
-// fits says whether this host is one for a snapshot: microvm.ErrIncompatible tells what differs. It looks at no content.
-func (d *driver) fits(ctx context.Context, m *snapstore.Manifest) error {
+// fits says whether this host is one for a snapshot, and what it is restored by: microvm.ErrIncompatible tells what differs. It looks at no content.
+func (d *driver) fits(ctx context.Context, m *snapstore.Manifest) (program, error) {
 	if m.Layout != layoutVersion {
-		return misfit(m, "layout", m.Layout, layoutVersion, "use the release of this library that made it")
+		return program{}, misfit(m, "layout", m.Layout, layoutVersion, "use the release of this library that made it")
 	}
-	version, err := d.binary.ask(ctx)
+	p, err := d.restoring(ctx, m)
 	if err != nil {
-		return err
-	}
-	if version.String() != m.Firecracker {
-		return misfit(m, "Firecracker", m.Firecracker, version, "install that version")
+		return p, err
 	}
 	cpu, err := hostCPU()
 	if err != nil {
-		return err
+		return p, err
 	}
 	if err := cpuFits(m, cpu); err != nil {
-		return err
+		return p, err
 	}
-	return d.filesFit(m)
+	return p, d.filesFit(m)
 }
 
 // misfit tells what a snapshot was made with, and what there is.

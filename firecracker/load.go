@@ -12,11 +12,12 @@ import (
 
 // loading is the snapshot that a run begins with, in place of a boot.
 type loading struct {
-	snapshot      string // Its uid.
-	state, memory string // Paths of its files.
-	paused        bool   // The guest executes nothing before it is resumed.
-	held          bool   // The machine is nobody's before it is claimed.
-	pager         bool   // A helper serves the memory.
+	program       program // Of the version that made it.
+	snapshot      string  // Its uid.
+	state, memory string  // Paths of its files.
+	paused        bool    // The guest executes nothing before it is resumed.
+	held          bool    // The machine is nobody's before it is claimed.
+	pager         bool    // A helper serves the memory.
 }
 
 // describe says in a run's record what it begins with.
@@ -36,11 +37,8 @@ func (b *boot) loadSnapshot(ctx context.Context) error {
 	defer cancel()
 	stop := cancelWhen(cancel, b.process.Done())
 	defer stop()
-	request, err := b.loadRequest(ctx)
-	if err != nil {
-		return err
-	}
-	err = b.whenItListens(ctx, func(ctx context.Context, c *api.Client) error { return c.LoadSnapshot(ctx, request) })
+	request := b.loadRequest()
+	err := b.whenItListens(ctx, func(ctx context.Context, c *api.Client) error { return c.LoadSnapshot(ctx, request) })
 	if err != nil {
 		return b.notAnswered(ctx, err)
 	}
@@ -50,7 +48,7 @@ func (b *boot) loadSnapshot(ctx context.Context) error {
 // trackingRenamed is the version from which a VMM is told otherwise to remember what pages are written.
 var trackingRenamed = api.Version{Major: 1, Minor: 13}
 
-func (b *boot) loadRequest(ctx context.Context) (api.SnapshotLoad, error) {
+func (b *boot) loadRequest() api.SnapshotLoad {
 	request := api.SnapshotLoad{
 		SnapshotPath: loadedState, MemBackend: &api.MemBackend{BackendType: "File", BackendPath: loadedMemory}, ResumeVM: !b.load.paused,
 	}
@@ -58,13 +56,12 @@ func (b *boot) loadRequest(ctx context.Context) (api.SnapshotLoad, error) {
 		request.MemBackend = &api.MemBackend{BackendType: "Uffd", BackendPath: pagerSocket}
 	}
 	if !b.record.Spec.TrackDirty {
-		return request, nil
+		return request
 	}
-	version, err := b.driver.binary.ask(ctx)
-	if version.Compare(trackingRenamed) < 0 {
+	if b.program.version.Compare(trackingRenamed) < 0 {
 		request.EnableDiffSnapshots = true
 	} else {
 		request.TrackDirtyPages = true
 	}
-	return request, err
+	return request
 }

@@ -18,6 +18,10 @@ import (
 type Options struct {
 	Firecracker string // Path of the firecracker binary. Optional: /usr/local/bin/firecracker.
 	Jailer      string // Path of the jailer binary of the same release. Optional: jailer beside Firecracker.
+	// Binaries are paths of further firecracker binaries, of other versions. A snapshot is restored by the version that made it, the first that has it of Firecracker and these; what boots,
+	// boots on Firecracker. The jailer of one is the one beside it that is called as it is, with jailer for firecracker, such as jailer-v1.13.0 beside firecracker-v1.13.0; Jailer where there
+	// is none. Optional: none.
+	Binaries []string
 
 	StateDir  string // Records, disks and the store. Optional: /var/lib/microvm/state.
 	SocketDir string // What dies with a reboot; rather on tmpfs. Optional: /var/run/microvm/sockets.
@@ -141,6 +145,11 @@ func (o *Options) check() error {
 	} {
 		if path.value != "" && (!filepath.IsAbs(path.value) || filepath.Clean(path.value) != path.value) {
 			return badOption(path.field, path.value, "must be a clean absolute path")
+		}
+	}
+	for i, path := range o.Binaries {
+		if !filepath.IsAbs(path) || filepath.Clean(path) != path {
+			return badOption(fmt.Sprintf("Binaries[%d]", i), path, "must be a clean absolute path")
 		}
 	}
 	if o.MemoryBackend != "" && o.MemoryBackend != microvm.MemoryFile && o.MemoryBackend != microvm.MemoryUFFD {

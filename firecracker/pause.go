@@ -14,9 +14,6 @@ import (
 
 // Pause holds the vCPUs of a running machine.
 func (d *driver) Pause(ctx context.Context, uid string) error {
-	if err := d.permits(ctx, "pause"); err != nil {
-		return err
-	}
 	return d.turn(ctx, uid, "pause", microvm.StateRunning, microvm.StatePaused, microvm.EventPaused)
 }
 
@@ -33,6 +30,11 @@ func (d *driver) turn(ctx context.Context, uid, verb string, from, to microvm.St
 		}
 		if err := notHeld(verb, m); err != nil {
 			return err
+		}
+		if to == microvm.StatePaused {
+			if err := d.permits(ctx, verb, m.run); err != nil {
+				return err
+			}
 		}
 		if err := d.setPaused(ctx, &m.record, to == microvm.StatePaused); err != nil { // also when the record says so: a turn back may have been interrupted
 			return err

@@ -19,8 +19,8 @@ import (
 type place interface {
 	// make makes it in place of the last run's.
 	make(ctx context.Context, c contents) error
-	// command returns how the VMM is started in it, with these arguments beside those that the place itself needs.
-	command(args []string) vmm.Command
+	// command returns how the VMM is started in it.
+	command(c contents) vmm.Command
 	// remove removes it, if it is there.
 	remove() error
 	// dir returns what the VMM sees as its root, or works in.
@@ -41,8 +41,9 @@ type place interface {
 
 // contents are what a run finds in its place beside the machine's own.
 type contents struct {
-	config []byte            // The configuration file. Nil where there is none.
-	shared map[string]string // What is below img/: names to files that no VMM may write to.
+	program program           // What the VMM is.
+	config  []byte            // The configuration file. Nil where there is none.
+	shared  map[string]string // What is below img/: names to files that no VMM may write to.
 }
 
 func (d *driver) place(r *state.Record) place {
@@ -52,15 +53,11 @@ func (d *driver) place(r *state.Record) place {
 		layer = d.diskPath(r.UID)
 	}
 	if !r.Jailed {
-		return &bare{path: dir, record: r, layer: layer, binary: d.options.Firecracker, lent: d.openLent}
+		return &bare{path: dir, record: r, layer: layer, lent: d.openLent}
 	}
 	uid, gid := d.jailUser(r)
-	binary := d.options.Firecracker
-	if real, err := filepath.EvalSymlinks(binary); err == nil { // the jailer names the jail after the file that a link leads to
-		binary = real
-	}
-	layout := jail.Layout{Base: d.options.JailDir, Exec: binary, ID: r.UID}
-	return &jailed{layout: layout, link: dir, jailer: d.options.Jailer, record: r, layer: layer, uid: uid, gid: gid, lent: d.openLent}
+	layout := jail.Layout{Base: d.options.JailDir, Exec: program{path: d.options.Firecracker}.executable(), ID: r.UID}
+	return &jailed{layout: layout, link: dir, record: r, layer: layer, uid: uid, gid: gid, lent: d.openLent}
 }
 
 // jailUser returns whom the machine's VMM runs as in its jail.
@@ -103,7 +100,6 @@ type bare struct {
 	path   string
 	record *state.Record
 	layer  string
-	binary string
 	lent   func(*state.Record) (lentThings, error)
 }
 
@@ -134,8 +130,8 @@ func (b *bare) make(_ context.Context, c contents) error {
 	return errors.Join(errs...)
 }
 
-func (b *bare) command(args []string) vmm.Command {
-	return vmm.Command{Path: b.binary, Args: append([]string{"--id", b.record.UID}, args...), Dir: b.path}
+func (b *bare) command(c contents) vmm.Command {
+	return vmm.Command{Path: c.program.path, Args: append([]string{"--id", b.record.UID}, firecrackerArgs(c)...), Dir: b.path}
 }
 
 func (b *bare) remove() error { return os.RemoveAll(b.path) }
@@ -161,9 +157,8 @@ func (b *bare) discard(string) error { return nil }
 
 // jailed is a jail of the official jailer's, and a link to its root where bare machines have their directory.
 type jailed struct {
-	layout   jail.Layout
+	layout   jail.Layout // for Options.Firecracker; a run is in that of its own program
 	link     string
-	jailer   string
 	record   *state.Record
 	layer    string
 	uid, gid int
@@ -180,14 +175,22 @@ func (j *jailed) make(ctx context.Context, c contents) error {
 	}
 	defer lent.Close()
 	files := jail.Files{Shared: c.shared, Config: c.config, Layer: j.layer, Lent: lent.files(), Log: logPath, UID: j.uid, GID: j.gid}
-	if err := j.layout.Build(ctx, files); err != nil {
+	layout := j.layoutFor(c.program)
+	if err := layout.Build(ctx, files); err != nil {
 		return fmt.Errorf("build jail: %w", err)
 	}
-	return os.Symlink(j.layout.Root(), j.link)
+	return os.Symlink(layout.Root(), j.link)
 }
 
-func (j *jailed) command(args []string) vmm.Command {
-	return j.layout.Command(j.jailer, j.uid, j.gid, maxFile(j.record), args...)
+func (j *jailed) command(c contents) vmm.Command {
+	return j.layoutFor(c.program).Command(c.program.jailer, j.uid, j.gid, maxFile(j.record), firecrackerArgs(c)...)
+}
+
+// layoutFor returns where the jail is when the VMM is this program.
+func (j *jailed) layoutFor(p program) jail.Layout {
+	layout := j.layout
+	layout.Exec = p.executable()
+	return layout
 }
 
 // maxFile returns the size in bytes of the largest file that the VMM may have to write: its disk, a drive, or the guest's memory in a snapshot. One that was broken into

@@ -60,7 +60,8 @@ type restoration struct {
 	name     string
 	options  microvm.RestoreOptions
 
-	memory   string // Path of the snapshot's whole memory.
+	program  program // What it is restored by.
+	memory   string  // Path of the snapshot's whole memory.
 	record   *state.Record
 	lock     *state.Lock
 	steps    *step.Sequence
@@ -71,13 +72,13 @@ type restoration struct {
 // check finds out whether it can be done, before anything is touched.
 func (r *restoration) check(ctx context.Context) (err error) {
 	d := r.driver
-	if err := d.fits(ctx, r.manifest); err != nil {
+	if r.program, err = d.fits(ctx, r.manifest); err != nil {
 		return err
 	}
 	if r.record, err = r.makeRecord(); err != nil {
 		return err
 	}
-	if err := d.supports(ctx, planOf(r.record)); err != nil {
+	if err := r.program.supports(planOf(r.record)); err != nil {
 		return err
 	}
 	if err := d.snaps.Check(ctx, r.manifest.UID); err != nil {
@@ -229,7 +230,7 @@ func (r *restoration) commit(staged func() error) error {
 // loading is what the run begins with. Where there is an agent the guest must run for it to be made the machine's own.
 func (r *restoration) loading() *loading {
 	state := r.driver.snaps.Path(r.manifest, snapstore.State)
-	return &loading{snapshot: r.manifest.UID, state: state, memory: r.memory, paused: r.stands() && !r.record.Agent, held: r.options.Hold, pager: r.paged()}
+	return &loading{program: r.program, snapshot: r.manifest.UID, state: state, memory: r.memory, paused: r.stands() && !r.record.Agent, held: r.options.Hold, pager: r.paged()}
 }
 
 // stands says whether the machine is to be paused in the end.

@@ -69,10 +69,10 @@ func (t *taking) check(ctx context.Context) (err error) {
 			return fmt.Errorf("%w: drive %d, %s, is writable and not the machine's own: a snapshot would not have its content (make it read-only, or copy what is on it)", microvm.ErrUnsupported, i, drive.Path)
 		}
 	}
-	if err := t.driver.permits(ctx, "snapshot"); err != nil {
+	if err := t.driver.permits(ctx, "snapshot", m.run); err != nil {
 		return err
 	}
-	if t.version, err = t.driver.binary.ask(ctx); err != nil {
+	if t.version, err = t.driver.runsOn(ctx, m.run); err != nil {
 		return err
 	}
 	if t.driver.snaps.Taken(t.name) {

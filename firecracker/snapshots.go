@@ -24,7 +24,8 @@ func (d *driver) SnapshotInfo(ctx context.Context, uid string) (info microvm.Sna
 		m, err := d.snaps.Read(uid)
 		if err == nil {
 			info = snapshotInfo(&m)
-			info.Problem = problem(d.fits(ctx, &m))
+			_, misfit := d.fits(ctx, &m)
+			info.Problem = problem(misfit)
 		}
 		return err
 	})
@@ -42,7 +43,7 @@ func (d *driver) Snapshots(ctx context.Context) (infos []microvm.SnapshotInfo, e
 		for _, one := range all {
 			info := snapshotInfo(&one.Manifest)
 			if one.Problem == nil {
-				one.Problem = d.fits(ctx, &one.Manifest)
+				_, one.Problem = d.fits(ctx, &one.Manifest)
 			}
 			info.Problem = problem(one.Problem)
 			infos = append(infos, info)

@@ -42,10 +42,14 @@ func (d *driver) startVMM(ctx context.Context, uid string) (b *boot, err error) 
 		default:
 			return stateError("start", m.state)
 		}
-		if err := d.supports(ctx, planOf(&m.record)); err != nil { // it may have been replaced since Create
+		p, err := d.booting(ctx)
+		if err != nil {
 			return err
 		}
-		b = &boot{driver: d, lock: lock, record: &m.record, name: m.name, place: d.place(&m.record), exit: m.exit}
+		if err := p.supports(planOf(&m.record)); err != nil { // it may be another than at Create
+			return err
+		}
+		b = &boot{driver: d, lock: lock, record: &m.record, name: m.name, place: d.place(&m.record), program: p, exit: m.exit}
 		b.before, _ = d.state.Begun(uid)
 		if err := b.run(ctx); err == nil || !b.unsaid {
 			return err
@@ -57,14 +61,15 @@ func (d *driver) startVMM(ctx context.Context, uid string) (b *boot, err error) 
 
 // boot is one start of one machine.
 type boot struct {
-	driver *driver
-	lock   *state.Lock
-	record *state.Record
-	name   string
-	place  place
-	before time.Time     // when the run before began; zero when there was none
-	exit   *microvm.Exit // how the run before ended
-	load   *loading      // the snapshot that it begins with; nil where it boots
+	driver  *driver
+	lock    *state.Lock
+	record  *state.Record
+	name    string
+	place   place
+	program program       // what the run is on; told by load where there is one
+	before  time.Time     // when the run before began; zero when there was none
+	exit    *microvm.Exit // how the run before ended
+	load    *loading      // the snapshot that it begins with; nil where it boots
 
 	patient bool // the VMM is not asked before it has booted
 	unsaid  bool // the VMM ended by itself and did not say why
@@ -91,8 +96,10 @@ func (b *boot) prepare(ctx context.Context) (err error) {
 	b.steps = step.Begin(b.verb(), b.driver.options.hook)
 	b.state = state.Run{State: microvm.StateRunning, Started: time.Now().Round(0), Starter: b.driver.self}
 	if b.load != nil {
+		b.program = b.load.program
 		b.load.describe(&b.state, b.record)
 	}
+	b.state.Firecracker = b.program.version.String()
 	defer b.closeOutput()
 	defer b.closeLeaf()
 	defer func() { b.network.Close() }()
@@ -150,7 +157,7 @@ func (b *boot) unbegin() error { return b.lock.RemoveRun() }
 
 // makePlace makes the place with what the run begins with: a configuration file, or a snapshot.
 func (b *boot) makePlace(ctx context.Context) (err error) {
-	b.contents = contents{shared: sharedFiles(b.record)}
+	b.contents = contents{program: b.program, shared: sharedFiles(b.record)}
 	if b.load != nil {
 		b.contents.shared[filepath.Base(loadedState)] = b.load.state
 		if !b.load.pager {
@@ -202,7 +209,7 @@ func (b *boot) enterNetwork(ctx context.Context) (err error) {
 }
 
 func (b *boot) spawn() (err error) {
-	command := b.place.command(firecrackerArgs(b.contents))
+	command := b.place.command(b.contents)
 	command.Cgroup, command.Network = b.leaf, b.network
 	command.Stdout, command.Stderr = b.output.console, b.output.stderr
 	b.process, err = vmm.Start(command)

@@ -4,17 +4,14 @@ package firecracker
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/firecracker/api"
+	"github.com/tangle-network/microvm-runtime/internal/state"
 )
 
 // MinVersion returns the oldest Firecracker that the driver works with.
@@ -36,48 +33,9 @@ func BinaryVersion(ctx context.Context, path string) (api.Version, error) {
 	return version, nil
 }
 
-// binary knows the version of the one at path, and asks again when it was replaced.
-type binary struct {
-	path string
-
-	mu      sync.Mutex
-	asked   file
-	version api.Version
-}
-
-// file tells one state of a file from others.
-type file struct {
-	dev, ino uint64
-	size     int64
-	mtime    syscall.Timespec
-}
-
-func (b *binary) ask(ctx context.Context) (api.Version, error) {
-	info, err := os.Stat(b.path)
-	if errors.Is(err, os.ErrNotExist) {
-		return api.Version{}, fmt.Errorf("%w: Options.Firecracker: %w (install a Firecracker release)", microvm.ErrInvalid, err)
-	}
-	if err != nil {
-		return api.Version{}, err
-	}
-	stat := info.Sys().(*syscall.Stat_t)
-	now := file{dev: stat.Dev, ino: stat.Ino, size: stat.Size, mtime: stat.Mtim}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.asked == now {
-		return b.version, nil
-	}
-	version, err := BinaryVersion(ctx, b.path)
-	if err != nil {
-		return version, err
-	}
-	b.asked, b.version = now, version
-	return version, nil
-}
-
-// permits refuses a verb that the installed Firecracker must not be used for.
-func (d *driver) permits(ctx context.Context, verb string) error {
-	version, err := d.binary.ask(ctx)
+// permits refuses a verb that the Firecracker that a run is on must not be used for.
+func (d *driver) permits(ctx context.Context, verb string, run *state.Run) error {
+	version, err := d.runsOn(ctx, run)
 	if err != nil {
 		return err
 	}
@@ -89,16 +47,12 @@ func (d *driver) permits(ctx context.Context, verb string) error {
 	return nil
 }
 
-// supports refuses a plan that the installed Firecracker can't run, before anything is touched: it would refuse it late, or ignore what it does not know.
-func (d *driver) supports(ctx context.Context, p plan) error {
-	version, err := d.binary.ask(ctx)
-	if err != nil {
-		return err
+// supports refuses a plan that this Firecracker can't run, before anything is touched: it would refuse it late, or ignore what it does not know.
+func (p program) supports(plan plan) error {
+	if p.version.Compare(MinVersion()) < 0 {
+		return fmt.Errorf("%w: Firecracker %s (needs %s or later)", microvm.ErrUnsupported, p.version, MinVersion())
 	}
-	if version.Compare(MinVersion()) < 0 {
-		return fmt.Errorf("%w: Firecracker %s (needs %s or later)", microvm.ErrUnsupported, version, MinVersion())
-	}
-	if err := api.Check(version, p.config()); err != nil {
+	if err := api.Check(p.version, plan.config()); err != nil {
 		return fmt.Errorf("%w: %w", microvm.ErrUnsupported, err)
 	}
 	return nil

@@ -72,6 +72,8 @@ type Run struct {
 	Starter *vmm.Identity `json:"starter,omitempty"` // The process that started it, and so is told how its VMM ends.
 	// Intent says who asked for the run's end, before it is asked for. Nil while nobody has.
 	Intent *Intent `json:"intent,omitempty"`
+	// Firecracker is the version of its VMM, such as "1.12.1". Empty in runs of before it was kept: their VMM is the one that Options.Firecracker names.
+	Firecracker string `json:"firecracker,omitempty"`
 	// Snapshot is the uid of the snapshot that it began with. Empty where it booted.
 	Snapshot string `json:"snapshot,omitempty"`
 	// Pager says that a helper serves its memory, which it must for as long as the run lasts.

@@ -10,8 +10,9 @@ import (
 
 // saved is what the fake writes in place of the devices' state: what was configured.
 type saved struct {
-	Set    map[string]map[string]json.RawMessage `json:"set"`
-	Orders map[string][]string                   `json:"orders"`
+	Version string                                `json:"version"`
+	Set     map[string]map[string]json.RawMessage `json:"set"`
+	Orders  map[string][]string                   `json:"orders"`
 }
 
 // defaultMemoryMiB is the memory of a machine of which nothing is said.
@@ -32,7 +33,7 @@ func (v *VMM) snapshot(r request) error {
 	if err := v.inDirectory(memory); err != nil {
 		return refusal("Create snapshot error: Cannot perform open on the memory backing file: " + err.Error())
 	}
-	written, err := json.Marshal(saved{v.set, v.orders})
+	written, err := json.Marshal(saved{v.Release.Version, v.set, v.orders})
 	if err == nil {
 		err = os.WriteFile(v.at(state), written, 0o644)
 	}
@@ -73,6 +74,10 @@ func (v *VMM) load(r request) error {
 	if err != nil || json.Unmarshal(written, &loaded) != nil || loaded.Set == nil {
 		v.dead = true
 		return refusal(prefix + `Failed to load snapshot state from file: An error occured with serialization/deserialization: OtherString("empty string, expected a semver version")`)
+	}
+	if loaded.Version != v.Release.Version { // the real one compares its format's, which most releases change
+		v.dead = true
+		return refusal(prefix + "this is a fake " + v.Release.Version + ", without snapshots of " + loaded.Version)
 	}
 	v.set, v.orders, v.booted, v.paused = loaded.Set, loaded.Orders, true, !boolean(r.values["resume_vm"])
 	if v.Loaded == nil {
