@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -364,6 +365,84 @@ func TestHostRecording(t *testing.T) {
 	waitPhase(t, g.config, PhaseEnded)
 	if got, err := readSet(set, 4096); err != nil || !slices.Equal(got, want) {
 		t.Errorf("%d, %v, want %d", got, err, want)
+	}
+}
+
+// recorded has guests of the same memory read pages, each with the set that the ones before have left, and returns the set.
+func recorded(t *testing.T, set string, pages ...int) []uint32 {
+	t.Helper()
+	g := newGuest(t, Location{Path: memoryFile(t, 64)}, guestSpec{Size: 64 * 4096})
+	g.config.Record, g.config.WorkingSet = set, set
+	helped(t, g.config)
+	g.connect()
+	for _, n := range pages {
+		g.tell("read", n*4096)
+		g.expect(pageText(n))
+	}
+	must(t, FinishRecording(bounded(t), g.config.Dir), g.process.Kill())
+	waitPhase(t, g.config, PhaseEnded)
+	got, err := readSet(set, 4096)
+	must(t, err)
+	return got
+}
+
+// TestHostRecordingIsMadeAnew where it is damaged, of another memory, or less than half of what is asked for.
+func TestHostRecordingIsMadeAnew(t *testing.T) {
+	set := filepath.Join(t.TempDir(), "set")
+	for _, damage := range []func() error{
+		func() error { return os.WriteFile(set, []byte("no set"), 0o600) },
+		func() error { return writeSet(set, hugePage, []uint32{0}) },
+		func() error { return writeSet(set, 4096, []uint32{0, 64}) },
+	} {
+		must(t, damage())
+		if got := recorded(t, set, 9, 4); !slices.Equal(got, []uint32{9, 4}) {
+			t.Errorf("%d", got)
+		}
+	}
+	if got := recorded(t, set, 4, 20, 21); !slices.Equal(got, []uint32{9, 4}) {
+		t.Errorf("a little besides: %d", got)
+	}
+	if got := recorded(t, set, 4, 20, 21, 22, 23); !slices.Equal(got[:2], []uint32{9, 4}) || !slices.Contains(got, 23) || len(got) > 6 || len(got) < 5 {
+		t.Errorf("much besides: %d", got)
+	}
+}
+
+func TestHostRecordingHasATime(t *testing.T) {
+	set := filepath.Join(t.TempDir(), "set")
+	g := newGuest(t, Location{Path: memoryFile(t, 64)}, guestSpec{Size: 64 * 4096})
+	g.config.Record, g.config.RecordFor = set, time.Second
+	helped(t, g.config)
+	g.connect()
+	for n := range 3 {
+		g.tell("read", n*4096)
+		g.expect(pageText(n))
+	}
+	waitFor(t, "the end of the time", func() bool { _, err := os.Stat(set); return err == nil })
+	g.tell("read", 5*4096)
+	g.expect(pageText(5))
+	must(t, g.process.Kill())
+	waitPhase(t, g.config, PhaseEnded)
+	if got, err := readSet(set, 4096); err != nil || !slices.Equal(got, []uint32{0, 1, 2}) {
+		t.Errorf("%d, %v", got, err)
+	}
+}
+
+// TestHostRecordingIsNotHalf: who takes over does not know what was asked for before.
+func TestHostRecordingIsNotHalf(t *testing.T) {
+	set := filepath.Join(t.TempDir(), "set")
+	g := newGuest(t, Location{Path: memoryFile(t, 64)}, guestSpec{Size: 64 * 4096})
+	g.config.Record, g.config.WorkingSet = set, set
+	h := helped(t, g.config)
+	g.connect()
+	g.tell("read", 0)
+	g.expect(pageText(0))
+	must(t, h.Kill(bounded(t)))
+	helped(t, g.config)
+	g.tell("read", 4096)
+	g.expect(pageText(1))
+	must(t, FinishRecording(bounded(t), g.config.Dir))
+	if _, err := os.Stat(set); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it has written a set: %v", err)
 	}
 }
 

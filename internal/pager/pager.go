@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/helper"
@@ -30,7 +31,10 @@ type Config struct {
 	Source Location     `json:"source"`
 
 	WorkingSet string `json:"working_set,omitempty"` // Path of a recorded order of pages: these are copied before they are asked for. Optional.
-	Record     string `json:"record,omitempty"`      // Path where the order of faults is written to, when that is asked for, or when the VMM ends. Not with WorkingSet. Optional.
+	// Record is the path where the order of faults is written to, when that is asked for, its time is over, or the VMM ends; where WorkingSet was prefetched, only if more was asked for beside it than
+	// it has, and then both. Optional.
+	Record    string        `json:"record,omitempty"`
+	RecordFor time.Duration `json:"record_for,omitempty"` // Since the VMM has connected. Optional: without an end.
 
 	Openers map[string]Opener `json:"-"` // Optional: only this package's sources.
 	Log     *slog.Logger      `json:"-"` // Optional: silent.
@@ -40,8 +44,8 @@ func (c Config) check() error {
 	if !filepath.IsAbs(c.Dir) || !filepath.IsAbs(c.Root) || c.Socket == "" || c.Socket != filepath.Base(c.Socket) {
 		return fmt.Errorf("%w: the pager's directories must be absolute, and its socket a name", microvm.ErrInvalid)
 	}
-	if c.WorkingSet != "" && c.Record != "" {
-		return fmt.Errorf("%w: what is prefetched is no fault, so that it can't be recorded", microvm.ErrInvalid)
+	if c.RecordFor < 0 {
+		return fmt.Errorf("%w: a recording of %s", microvm.ErrInvalid, c.RecordFor)
 	}
 	return nil
 }
@@ -64,6 +68,7 @@ type Pager struct {
 
 	counters  counters
 	recording recording
+	finishing sync.Mutex // held by who writes the recording down
 	// changing is held by who reads events, and shared by who fills memory: a page that was given up is known to be so before anybody can fill it again.
 	changing sync.RWMutex
 
@@ -172,6 +177,9 @@ func (p *Pager) adopt(t table, uffd int) error {
 	p.serve(t, uffd, bits, false)
 	if p.config.WorkingSet != "" {
 		p.serving.Go(p.prefetch)
+	}
+	if p.config.Record != "" && p.config.RecordFor > 0 {
+		p.serving.Go(p.endRecording)
 	}
 	return nil
 }

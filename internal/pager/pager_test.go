@@ -28,7 +28,7 @@ func TestServeRefuses(t *testing.T) {
 		"relative root":      {func(c *Config) { c.Root = "." }, microvm.ErrInvalid},
 		"no socket":          {func(c *Config) { c.Socket = "" }, microvm.ErrInvalid},
 		"socket elsewhere":   {func(c *Config) { c.Socket = "../pager" }, microvm.ErrInvalid},
-		"both":               {func(c *Config) { c.Record, c.WorkingSet = "/a", "/b" }, microvm.ErrInvalid},
+		"no time":            {func(c *Config) { c.Record, c.RecordFor = "/a", -1 }, microvm.ErrInvalid},
 		"no such VMM":        {func(c *Config) { c.VMM = gone }, vmm.ErrGone},
 		"no source":          {func(c *Config) { c.Source.Path = "/nowhere" }, fs.ErrNotExist},
 		"no root":            {func(c *Config) { c.Root = "/nowhere" }, fs.ErrNotExist},

@@ -5,6 +5,7 @@ package pager
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"syscall"
 	"time"
@@ -43,6 +44,13 @@ func (p *Pager) prefetch() {
 	begin := time.Now()
 	pages, err := readSet(p.config.WorkingSet, p.table.PageSize)
 	if err == nil {
+		err = fits(pages, p.table.PageSize, p.source.Size())
+	}
+	if errors.Is(err, fs.ErrNotExist) && p.config.Record != "" { // this is who makes it
+		return
+	}
+	if err == nil {
+		p.recording.know(pages)
 		err = p.prefetchRuns(runsOf(pages, p.table.PageSize))
 	}
 	if err != nil {

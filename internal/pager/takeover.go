@@ -32,6 +32,7 @@ func (p *Pager) takeOver(t table) error {
 			return errors.Join(err, bits.close(), syscall.Close(uffd))
 		}
 	}
+	p.recording.stop() // what the pager before has recorded is lost: the rest is no working set
 	p.serve(t, uffd, bits, true)
 	return nil
 }

@@ -4,14 +4,18 @@ package pager
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"sync"
 	"testing"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/unix"
 )
 
 func TestWorkingSet(t *testing.T) {
@@ -77,5 +81,102 @@ func TestRunsOf(t *testing.T) {
 	}
 	if got, want := runsOf([]uint32{4, 3}, hugePage), []run{{3 * hugePage, hugePage}, {4 * hugePage, hugePage}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("huge: %v, want %v", got, want)
+	}
+}
+
+// TestWorkingSetOfMany is written by several at once, of whom one was killed before: a reader sees one or the other, whole.
+func TestWorkingSetOfMany(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "set")
+	must(t, writeSet(path, 4096, []uint32{1}), os.WriteFile(path+".new", bytes.Repeat([]byte("x"), 1<<20), 0o600))
+	var writing sync.WaitGroup
+	for n := range uint32(4) {
+		writing.Go(func() {
+			for range 20 {
+				if err := writeSet(path, 4096, slices.Repeat([]uint32{n}, 1000*int(n+1))); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	written := make(chan struct{})
+	go func() { defer close(written); writing.Wait() }()
+	for {
+		if pages, err := readSet(path, 4096); err != nil || len(pages) > 1 && len(pages) != 1000*int(pages[0]+1) {
+			t.Fatalf("%d pages, %v", len(pages), err)
+		}
+		select {
+		case <-written:
+			if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
+				t.Errorf("%v are left, %v", left, err)
+			}
+			return
+		default:
+		}
+	}
+}
+
+func TestRenewed(t *testing.T) {
+	for _, c := range []struct{ set, asked, want []uint32 }{
+		{[]uint32{5, 3}, nil, nil},
+		{[]uint32{5, 3}, []uint32{3, 9, 5, 1}, nil},
+		{[]uint32{5, 3}, []uint32{3, 9, 5, 1, 2}, []uint32{5, 3, 9, 1, 2}},
+	} {
+		if got := renewed(c.set, c.asked); !slices.Equal(got, c.want) {
+			t.Errorf("%d and %d: %d, want %d", c.set, c.asked, got, c.want)
+		}
+	}
+	var set, asked []uint32
+	for n := range uint32(maxRecorded) {
+		set, asked = append(set, 2*n), append(asked, 2*n+1)
+	}
+	if got := renewed(set[:maxRecorded/2], asked); len(got) != maxRecorded {
+		t.Errorf("%d pages", len(got))
+	}
+}
+
+func TestHostReadAhead(t *testing.T) {
+	const pages = 4096
+	dir := t.TempDir()
+	path, set := memoryFile(t, pages), filepath.Join(dir, "set")
+	f, err := os.Open(path)
+	must(t, err)
+	defer f.Close()
+	cached := func() int {
+		t.Helper()
+		n, err := unix.Cached(f, 0, pages*4096)
+		must(t, err)
+		return n
+	}
+	must(t, f.Sync(), unix.DropCache(f))
+	if cached() > 0 {
+		t.Skip("the file system keeps what is dropped: it is in memory")
+	}
+	if _, err := ReadAhead(t.Context(), set, path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without a set: %v", err)
+	}
+	var want []uint32
+	for n := uint32(0); n < pages; n += 64 {
+		want = append(want, n, n+1)
+	}
+	must(t, writeSet(set, 4096, append(want, pages)))
+	if _, err := ReadAhead(t.Context(), set, path); !errors.Is(err, microvm.ErrInvalid) || cached() > 0 {
+		t.Errorf("a set of another memory: %v, %d pages are read", err, cached())
+	}
+	must(t, writeSet(set, 4096, want))
+	left, cancel := context.WithCancel(t.Context())
+	cancel()
+	if n, err := ReadAhead(left, set, path); n != 0 || !errors.Is(err, context.Canceled) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if n, err := ReadAhead(t.Context(), set, path); n != uint64(len(want))*4096 || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	waitFor(t, "the pages", func() bool { return cached() >= len(want) })
+	if n := cached(); n == pages {
+		t.Error("all of it is read")
+	}
+	must(t, writeSet(set, hugePage, []uint32{0}))
+	if n, err := ReadAhead(t.Context(), set, path); n != hugePage || err != nil {
+		t.Errorf("huge: %d bytes, %v", n, err)
 	}
 }
