@@ -2,6 +2,7 @@ package microvm
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/tangle-network/microvm-runtime/egress"
 )
@@ -9,6 +10,25 @@ import (
 // Stats are what a machine has done.
 type Stats struct {
 	Network *NetworkStats `json:"network,omitempty"` // Nil where the machine has no network interface.
+	Memory  *MemoryStats  `json:"memory,omitempty"`  // Nil unless a helper serves the machine's memory page by page: see MemoryUFFD.
+}
+
+// MemoryStats count what the helper that serves a machine's memory has done. One that takes over begins anew.
+type MemoryStats struct {
+	PageSize int64 `json:"page_size"` // Bytes. 0 before the VMM has connected, as Pages is.
+	Pages    int64 `json:"pages"`     // Of the machine's memory.
+	TookOver bool  `json:"took_over"` // Another helper served it before.
+
+	Faults     uint64 `json:"faults"`     // Pages that the guest has waited for.
+	Copied     uint64 `json:"copied"`     // Pages that were copied from the snapshot because of that.
+	Zeroed     uint64 `json:"zeroed"`     // Pages that the guest had given up, and asked for again.
+	Removed    uint64 `json:"removed"`    // Pages that the guest has given up.
+	Prefetched uint64 `json:"prefetched"` // Pages that were copied before the guest asked for them: the snapshot's working set.
+
+	Prefetch time.Duration `json:"prefetch"` // How long the working set took. 0 until all of it is there.
+	// P50 and P99 are the times that half and 99 % of the faults were served within: from when the helper has heard of one until the page is there. Each is at most an eighth too long. 0 without faults.
+	P50 time.Duration `json:"p50"`
+	P99 time.Duration `json:"p99"`
 }
 
 // NetworkStats count a machine's packets since its Create, or since the host's boot. What a rule's flows receive is counted for it too.

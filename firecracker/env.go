@@ -58,6 +58,7 @@ func FromEnv() (*microvm.Runtime, error) {
 //	MICROVM_LAYER_MIB               LayerMiB
 //	MICROVM_MEM_BACKEND             MemoryBackend: file or uffd
 //	MICROVM_WAITING_VMMS            WaitingVMMs
+//	MICROVM_PAGER_LOSS              PagerLoss: restart or end
 //	MICROVM_COMPOSE_JAILER          not Bare: 1, true, yes, on, 0, false, no or off
 //	MICROVM_JAILER_UID, _UID_COUNT  FirstUID, UIDCount
 //	MICROVM_JAILER_CGROUP_PARENT    Slice, with or without the leading slash
@@ -87,6 +88,7 @@ func OptionsFromEnv(lookup func(string) (string, bool)) (Options, error) {
 		LayerMiB:      e.number(minLayerMiB, maxLayerMiB, "MICROVM_LAYER_MIB"),
 		MemoryBackend: e.backend("MICROVM_MEM_BACKEND"),
 		WaitingVMMs:   e.number(1, maxWaiting, "MICROVM_WAITING_VMMS"),
+		PagerLoss:     e.pagerLoss("MICROVM_PAGER_LOSS"),
 		Bare:          !e.truth(true, "MICROVM_COMPOSE_JAILER"),
 		FirstUID:      e.number(1, maxUID, "MICROVM_JAILER_UID"),
 		UIDCount:      e.number(1, maxUID, "MICROVM_JAILER_UID_COUNT"),
@@ -219,6 +221,15 @@ func (e *environment) backend(names ...string) microvm.MemoryBackend {
 		e.bad(name, value, "must be file or uffd")
 	}
 	return backend
+}
+
+func (e *environment) pagerLoss(names ...string) PagerLoss {
+	name, value := e.first(names)
+	loss := PagerLoss(value)
+	if loss != "" && loss != PagerRestart && loss != PagerEnd {
+		e.bad(name, value, "must be restart or end")
+	}
+	return loss
 }
 
 func (e *environment) truth(unset bool, names ...string) bool {

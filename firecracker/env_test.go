@@ -46,6 +46,7 @@ var variables = map[string]struct {
 	"MICROVM_LAYER_MIB":              {"16", "15", Options{LayerMiB: 16}},
 	"MICROVM_MEM_BACKEND":            {"uffd", "disk", Options{MemoryBackend: microvm.MemoryUFFD}},
 	"MICROVM_WAITING_VMMS":           {"3", "1001", Options{WaitingVMMs: 3}},
+	"MICROVM_PAGER_LOSS":             {"end", "stop", Options{PagerLoss: PagerEnd}},
 	"MICROVM_COMPOSE_JAILER":         {"0", "perhaps", Options{Bare: true}},
 	"MICROVM_JAILER_UID":             {"70000", "0", Options{FirstUID: 70000}},
 	"MICROVM_JAILER_UID_COUNT":       {"100", "99999999999999999999", Options{UIDCount: 100}},

@@ -49,7 +49,7 @@ func TestSnapshotOfAnotherHostIsRefused(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			other := made
 			tc.change(&other)
-			err := r.driver.fits(t.Context(), &other)
+			_, err := r.driver.fits(t.Context(), &other)
 			if !errors.Is(err, microvm.ErrIncompatible) {
 				t.Fatalf("%v, want ErrIncompatible", err)
 			}
@@ -60,7 +60,7 @@ func TestSnapshotOfAnotherHostIsRefused(t *testing.T) {
 			}
 		})
 	}
-	if err := r.driver.fits(t.Context(), &made); err != nil {
+	if _, err := r.driver.fits(t.Context(), &made); err != nil {
 		t.Errorf("where it was made: %v", err)
 	}
 }

@@ -22,8 +22,8 @@ import (
 // does nothing but note that this program can be its own helper.
 //
 // A machine whose policy has names needs one for each state directory, which answers them. It lives on when the driver is gone, and ends when no machine needs it. A machine whose memory comes
-// page by page (microvm.MemoryUFFD) has one of its own.
-func Helper() { helper.Main(guard.Kind(), pager.Kind(nil)) }
+// page by page (microvm.MemoryUFFD) has one of its own, and with PagerEnd another that watches that one.
+func Helper() { helper.Main(guard.Kind(), pager.Kind(nil), pager.WatchKind()) }
 
 // helperLeaf makes the cgroup leaf of a helper, which must not end with its starter's. It is nil where the host has no cgroup v2.
 func (d *driver) helperLeaf(name string) func() (*cgroup.Leaf, error) {

@@ -17,12 +17,14 @@ type loading struct {
 	state, memory string  // Paths of its files.
 	paused        bool    // The guest executes nothing before it is resumed.
 	held          bool    // The machine is nobody's before it is claimed.
-	pager         bool    // A helper serves the memory.
+	pager         bool    // A helper serves the memory,
+	pagerEnds     bool    // and the machine ends with it.
+	workingSet    string  // Path of which pages machines ask for first, which need not be there.
 }
 
 // describe says in a run's record what it begins with.
 func (l *loading) describe(run *state.Run, record *state.Record) {
-	run.Snapshot, run.Pager, run.Held = l.snapshot, l.pager, l.held
+	run.Snapshot, run.Pager, run.PagerEnds, run.Held = l.snapshot, l.pager, l.pager && l.pagerEnds, l.held
 	if record.Spec.TrackDirty {
 		run.DirtySince = l.snapshot
 	}

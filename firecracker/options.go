@@ -42,6 +42,8 @@ type Options struct {
 
 	// MemoryBackend is RestoreOptions.Backend's default. Optional: a file.
 	MemoryBackend microvm.MemoryBackend
+	// PagerLoss is what becomes of a machine that is restored page by page when the helper that serves its memory is killed. It is kept for as long as the machine runs. Optional: PagerRestart.
+	PagerLoss PagerLoss
 
 	// WaitingVMMs is how many VMMs wait, jailed and with all that a machine has, for the next restores of a snapshot, once that was restored: such a restore is only a load. It goes for each of
 	// the four snapshots that were restored last, without ephemeral ones. They end with the Runtime. Each costs some MiB of memory, a slot, and a copy of the snapshot's disk, or a reflink.
@@ -78,6 +80,15 @@ type Options struct {
 	hostNet *netns.Namespace         // stands for the host's; set by tests
 	thawn   bool                     // restored machines go on without being made their own; set by a test that shows what then happens
 }
+
+// PagerLoss is what becomes of a machine when the helper that serves its memory is killed.
+type PagerLoss string
+
+// What becomes of it. In both cases its guest never reads anything else than its memory.
+const (
+	PagerRestart PagerLoss = "restart" // Another helper takes over at once where a driver lives, else at the next Recover. The guest stands still until then.
+	PagerEnd     PagerLoss = "end"     // The machine ends at once, also where no driver lives: a second helper sees to that. Its Exit says why.
+)
 
 // Limits bound what all machines of a state directory have together. Create answers microvm.ErrExhausted beyond them. Zero is no limit.
 type Limits struct {
@@ -154,6 +165,9 @@ func (o *Options) check() error {
 	}
 	if o.MemoryBackend != "" && o.MemoryBackend != microvm.MemoryFile && o.MemoryBackend != microvm.MemoryUFFD {
 		return badOption("MemoryBackend", o.MemoryBackend, `must be "file" or "uffd"`)
+	}
+	if o.PagerLoss != "" && o.PagerLoss != PagerRestart && o.PagerLoss != PagerEnd {
+		return badOption("PagerLoss", o.PagerLoss, `must be "restart" or "end"`)
 	}
 	if o.Slice == "/" {
 		return badOption("Slice", o.Slice, "must not be the hierarchy's root")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/tangle-network/microvm-runtime/internal/helper"
 	"github.com/tangle-network/microvm-runtime/internal/pager"
@@ -19,10 +20,11 @@ const pagerSocket = "uffd.sock"
 
 func (d *driver) pagerDir(uid string) string { return filepath.Join(d.state.Volatile(uid), "pager") }
 
-func pagerLeaf(uid string) string { return "pager-" + uid }
+func pagerLeaf(uid string) string      { return "pager-" + uid }
+func pagerWatchLeaf(uid string) string { return "pagerwatch-" + uid }
 
 // startPager sees to it that a helper serves the memory of a run: the one that does, or one that takes over from it. When the helper ends, while this driver and the VMM live, another takes
-// over.
+// over; or the machine ends, where the run is one that ends with it.
 func (d *driver) startPager(ctx context.Context, record *state.Record, run *state.Run) error {
 	config, err := d.pagerConfig(ctx, record, run)
 	if err != nil {
@@ -31,15 +33,48 @@ func (d *driver) startPager(ctx context.Context, record *state.Record, run *stat
 	if err := os.Mkdir(config.Dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	handle, err := d.servePages(ctx, record.UID, config)
+	serve := func(ctx context.Context) (*helper.Handle, error) { return d.servePages(ctx, record.UID, config) }
+	if !run.PagerEnds {
+		return d.keepHelper(ctx, record.UID, run, serve)
+	}
+	handle, err := serve(ctx)
 	if err != nil {
 		return err
 	}
-	w := d.watchOf(record.UID, run)
+	return errors.Join(handle.Close(), d.watchPager(ctx, record.UID, run))
+}
+
+// adoptPager is startPager for a machine that another process has restored.
+func (d *driver) adoptPager(ctx context.Context, record *state.Record, run *state.Run) error {
+	if run.PagerEnds {
+		return d.watchPager(ctx, record.UID, run)
+	}
+	return d.startPager(ctx, record, run)
+}
+
+// watchPager sees to it that a helper ends the VMM of a run when the one that serves its memory ends: at once where that has ended already.
+func (d *driver) watchPager(ctx context.Context, uid string, run *state.Run) error {
+	leaf, dir, identity := d.helperLeaf(pagerWatchLeaf(uid)), d.pagerDir(uid), *run.Process
+	return d.keepHelper(ctx, uid, run, func(ctx context.Context) (*helper.Handle, error) {
+		handle, err := pager.StartWatch(ctx, d.options.HelperPath, leaf, dir, identity)
+		if err != nil {
+			return nil, fmt.Errorf("memory: %w", err)
+		}
+		return handle, nil
+	})
+}
+
+// keepHelper starts a helper of a run's, and another when it ends, while this driver and the VMM live.
+func (d *driver) keepHelper(ctx context.Context, uid string, run *state.Run, start func(context.Context) (*helper.Handle, error)) error {
+	handle, err := start(ctx)
+	if err != nil {
+		return err
+	}
+	w := d.watchOf(uid, run)
 	if w == nil {
 		return handle.Close()
 	}
-	d.calls.Go(func() { d.keepPager(record.UID, w, config, handle) })
+	d.calls.Go(func() { d.startAgain(uid, w, handle, start) })
 	return nil
 }
 
@@ -60,18 +95,19 @@ func (d *driver) pagerConfig(ctx context.Context, record *state.Record, run *sta
 	if err != nil {
 		return config, err
 	}
+	set := d.snaps.WorkingSet(run.Snapshot)
 	uid, gid := os.Geteuid(), os.Getegid()
 	if record.Jailed {
 		uid, gid = d.jailUser(record)
 	}
 	return pager.Config{
 		Dir: d.pagerDir(record.UID), VMM: *run.Process, UID: uid, GID: gid, Root: d.place(record).dir(), Socket: pagerSocket,
-		Source: pager.Location{Kind: pager.SourceFile, Path: memory}, Log: d.log,
+		Source: pager.Location{Kind: pager.SourceFile, Path: memory}, WorkingSet: set, Record: set, RecordFor: recordedFor, Log: d.log,
 	}, nil
 }
 
-// keepPager has another helper take over from one that has ended, until the VMM ends, or this driver.
-func (d *driver) keepPager(uid string, w *watch, config pager.Config, handle *helper.Handle) {
+// startAgain has another helper follow one that has ended, until the VMM ends, or this driver.
+func (d *driver) startAgain(uid string, w *watch, handle *helper.Handle, start func(context.Context) (*helper.Handle, error)) {
 	for {
 		select {
 		case <-w.process.Done():
@@ -86,9 +122,9 @@ func (d *driver) keepPager(uid string, w *watch, config pager.Config, handle *he
 				return
 			default:
 			}
-			next, err := d.servePages(d.life, uid, config)
+			next, err := start(d.life)
 			if err != nil {
-				d.log.Warn("a machine stands still: nobody serves its memory", "uid", uid, "error", err)
+				d.log.Warn("nobody serves a machine's memory any more, or sees to its end then", "uid", uid, "error", err)
 				return
 			}
 			handle = next
@@ -111,15 +147,21 @@ func (d *driver) pagerReason(uid string, run *state.Run) string {
 	return reason
 }
 
-// endPager ends the helper that serves a machine's memory, if there is one. Its VMM has ended.
+// lastWord is how long a helper may take to write the working set down, once its machine has ended.
+const lastWord = time.Second
+
+// endPager ends the helpers of a machine's memory, if there are some. Its VMM has ended.
 func (d *driver) endPager(uid string) error {
 	if _, err := os.Lstat(d.pagerDir(uid)); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), undoPatience)
 	defer cancel()
+	word, done := context.WithTimeout(ctx, lastWord)
+	_ = pager.FinishRecording(word, d.pagerDir(uid)) // where it can't any more, the next machine's records
+	done()
 	if err := pager.Stop(ctx, d.pagerDir(uid)); err != nil {
 		return fmt.Errorf("end the helper of its memory: %w", err)
 	}
-	return errors.Join(os.RemoveAll(d.pagerDir(uid)), d.endLeaf(pagerLeaf(uid)))
+	return errors.Join(os.RemoveAll(d.pagerDir(uid)), d.endLeaf(pagerLeaf(uid)), d.endLeaf(pagerWatchLeaf(uid)))
 }

@@ -212,7 +212,7 @@ func (r *recovery) adopt(ctx context.Context, m *machine) error {
 		return err
 	}
 	if m.run.Pager {
-		if err := r.driver.startPager(ctx, &m.record, m.run); err != nil {
+		if err := r.driver.adoptPager(ctx, &m.record, m.run); err != nil {
 			return err
 		}
 	}

@@ -229,8 +229,11 @@ func (r *restoration) commit(staged func() error) error {
 
 // loading is what the run begins with. Where there is an agent the guest must run for it to be made the machine's own.
 func (r *restoration) loading() *loading {
-	state := r.driver.snaps.Path(r.manifest, snapstore.State)
-	return &loading{program: r.program, snapshot: r.manifest.UID, state: state, memory: r.memory, paused: r.stands() && !r.record.Agent, held: r.options.Hold, pager: r.paged()}
+	d, uid := r.driver, r.manifest.UID
+	return &loading{
+		program: r.program, snapshot: uid, state: d.snaps.Path(r.manifest, snapstore.State), memory: r.memory, workingSet: d.snaps.WorkingSet(uid),
+		paused: r.stands() && !r.record.Agent, held: r.options.Hold, pager: r.paged(), pagerEnds: d.options.PagerLoss == PagerEnd,
+	}
 }
 
 // stands says whether the machine is to be paused in the end.

@@ -112,7 +112,7 @@ func (d *driver) conclude(record *state.Record, run *state.Run, status vmm.Statu
 	}
 	unserved := d.pagerReason(record.UID, run)
 	if unserved != "" {
-		note("the helper that served its memory ended it: %s", unserved)
+		note("its memory could not be served any more: %s", unserved)
 	}
 	log, kills := d.vmmLog(record), d.oomKills(record.UID)
 	clean := status.Known && status.Signal == 0 && status.Code == 0

@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	microvm "github.com/tangle-network/microvm-runtime"
-	"github.com/tangle-network/microvm-runtime/internal/helper"
 	"github.com/tangle-network/microvm-runtime/internal/pager"
 	"github.com/tangle-network/microvm-runtime/internal/setup"
 	"github.com/tangle-network/microvm-runtime/internal/snapstore"
@@ -270,19 +269,6 @@ func TestRealRestorePageByPage(t *testing.T) {
 		}
 		r.unchanged(before)
 	})
-}
-
-// killPager kills the helper that serves a machine's memory.
-func (r *rig) killPager(vm *microvm.VM) {
-	r.t.Helper()
-	handle, err := helper.Find(r.driver.pagerDir(vm.UID()), pager.Kind(nil).Name)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer handle.Close()
-	if err := handle.Kill(within(r.t)); err != nil {
-		r.t.Fatal(err)
-	}
 }
 
 // pagerServes waits until a helper serves a machine's memory.

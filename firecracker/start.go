@@ -162,6 +162,7 @@ func (b *boot) makePlace(ctx context.Context) (err error) {
 		b.contents.shared[filepath.Base(loadedState)] = b.load.state
 		if !b.load.pager {
 			b.contents.shared[filepath.Base(loadedMemory)] = b.load.memory
+			b.driver.readAhead(b.load)
 		}
 	} else if b.contents.config, err = planOf(b.record).configFile(); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/firewall"
+	"github.com/tangle-network/microvm-runtime/internal/pager"
 	"github.com/tangle-network/microvm-runtime/internal/state"
 )
 
@@ -19,6 +20,7 @@ func (d *driver) Stats(ctx context.Context, uid string) (stats microvm.Stats, er
 		if _, _, err := d.look(uid, ""); err != nil {
 			return err
 		}
+		stats.Memory = d.memoryStats(ctx, uid)
 		record, err := d.state.ReadRecord(uid)
 		if errors.Is(err, os.ErrNotExist) { // it is being made, or destroyed
 			return nil
@@ -30,6 +32,23 @@ func (d *driver) Stats(ctx context.Context, uid string) (stats microvm.Stats, er
 		return err
 	})
 	return stats, err
+}
+
+// memoryStats is nil where no helper serves the memory, as at the moment when another takes over.
+func (d *driver) memoryStats(ctx context.Context, uid string) *microvm.MemoryStats {
+	run, err := d.state.ReadRun(uid)
+	if err != nil || run == nil || !run.Pager {
+		return nil
+	}
+	s, err := pager.Look(ctx, d.pagerDir(uid))
+	if err != nil {
+		return nil
+	}
+	return &microvm.MemoryStats{
+		PageSize: int64(s.PageSize), Pages: int64(s.Pages), TookOver: s.TookOver,
+		Faults: s.Faults, Copied: s.Copied, Zeroed: s.Zeroed, Removed: s.Removed, Prefetched: s.Prefetched,
+		Prefetch: s.Prefetch, P50: s.Latency.Quantile(0.5), P99: s.Latency.Quantile(0.99),
+	}
 }
 
 // networkStats is of nothing where the machine has no slot.

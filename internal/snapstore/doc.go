@@ -5,7 +5,7 @@
 // There are only four types. A [Store] is a directory of snapshots, a [Manifest] what is written down of one, a [Draft] one that is being made, and a [Hold] keeps one from being deleted.
 //
 //	DIR/names/MACHINE/SNAPSHOT   symbolic link to ../../all/UID: the one place where a name stands
-//	DIR/all/UID/                 manifest.json, state, memory, disk, and what is kept beside them: flat, checked.json
+//	DIR/all/UID/                 manifest.json, state, memory, disk, and what is kept beside them: flat, checked.json, workingset
 //	DIR/all/UID/lock             held by who uses the snapshot, and alone by who deletes it
 //	DIR/new/UID/                 a draft; its lock is its maker's
 //

@@ -19,7 +19,8 @@ const (
 	Memory = "memory" // Of the guest.
 	Disk   = "disk"   // The machine's own, where it has one.
 
-	flat = "flat" // A diff's whole memory.
+	flat       = "flat"       // A diff's whole memory.
+	workingSet = "workingset" // Which pages of it machines ask for first. It is no part of the snapshot.
 )
 
 // Manifest is what is written down of a snapshot. It is never changed, but by Flatten.

@@ -19,6 +19,10 @@ import (
 // Path returns where a file of a snapshot is. Of a diff's memory that is only what it has itself: see Memory.
 func (s *Store) Path(m *Manifest, file string) string { return s.file(m.UID, m.Files[file].Name) }
 
+// WorkingSet returns the path of what pages of a snapshot's memory machines ask for first. It is there once somebody has written it, goes with the snapshot, and belongs to neither its manifest nor its
+// archive.
+func (s *Store) WorkingSet(uid string) string { return s.file(uid, workingSet) }
+
 // Memory returns the path of a snapshot's whole memory. That of a diff is made once: a copy of its parent's, which shares its blocks where the file system can, with what was written since over it.
 // Who asks meanwhile waits. The caller holds the snapshot.
 func (s *Store) Memory(ctx context.Context, m *Manifest) (string, error) {

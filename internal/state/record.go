@@ -82,6 +82,8 @@ type Run struct {
 	Held bool `json:"held,omitempty"`
 	// Claiming says that it is being handed out. Who finds it with the machine's lock takes the machine back: it may be half somebody's.
 	Claiming bool `json:"claiming,omitempty"`
+	// PagerEnds says that the machine ends with that helper, in place of being served by another.
+	PagerEnds bool `json:"pager_ends,omitempty"`
 	// DirtySince is the uid of the snapshot since which the VMM remembers what pages are written; a snapshot of only those may be over that one and no other. Empty where pages would be lost.
 	DirtySince string `json:"dirty_since,omitempty"`
 	// Taking says that a snapshot is being taken. Who finds it with the machine's lock ends that.
