@@ -18,6 +18,7 @@ import (
 	"regexp"
 	"syscall"
 
+	"github.com/tangle-network/microvm-runtime/firecracker"
 	"github.com/tangle-network/microvm-runtime/internal/setup"
 )
 
@@ -28,6 +29,7 @@ var figures = []struct {
 }{
 	{"cold_start_bare create_bare", coldStartBare},
 	{"restore_fresh", restoreFresh},
+	{"uffd_fault uffd_restore_warm uffd_restore_cold file_restore_cold", pageByPage},
 	{"guest_exec guest_echo guest_stream guest_copy guest_copy_from", guestLoopback},
 	{"agent_ready", agentReady},
 	{"image_2gib image_2gib_rss", imageLarge},
@@ -37,6 +39,7 @@ var figures = []struct {
 }
 
 func main() {
+	firecracker.Helper()
 	if order := os.Getenv(childEnv); order != "" {
 		if err := importChild(order); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)

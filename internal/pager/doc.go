@@ -25,6 +25,11 @@
 // for the time when no driver lives. A pager that is watched is not to be started again. (A VMM that was born in a PID namespace whose init is its pager would end with it without being watched. But
 // then a jailed VMM can't be the init of its own: a child of another namespace than its parent's can't make one.)
 //
+// # Working sets
+//
+// A pager with Config.Record writes down which pages were asked for, in their order; one with Config.WorkingSet copies them before they are asked for. With the same path in both, the first machine of a
+// memory records, and the next ones prefetch. [ReadAhead] is for those that map the file.
+//
 // # Caveats
 //
 // The VMM is not trusted: what it says is bounded and checked, and it can end nothing but itself.

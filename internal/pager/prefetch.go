@@ -51,13 +51,26 @@ func (p *Pager) prefetch() {
 	}
 	if err == nil {
 		p.recording.know(pages)
-		err = p.prefetchRuns(runsOf(pages, p.table.PageSize))
+		runs := runsOf(pages, p.table.PageSize)
+		p.serving.Go(func() { p.readAhead(runs) })
+		err = p.prefetchRuns(runs)
 	}
 	if err != nil {
 		p.log.Warn("the working set is not prefetched", "error", err)
 		return
 	}
 	p.counters.prefetch.Store(int64(time.Since(begin)))
+}
+
+// readAhead has a disk read many runs at once, of which only one at a time is copied.
+func (p *Pager) readAhead(runs []run) {
+	f, ok := p.source.(*flat)
+	if !ok {
+		return
+	}
+	if _, err := readAhead(f, runs, p.halted); err != nil && !errors.Is(err, errHalted) {
+		p.log.Warn("the working set is not read ahead", "error", err)
+	}
 }
 
 func (p *Pager) prefetchRuns(runs []run) error {
@@ -104,6 +117,11 @@ func (p *Pager) fill(at page, data []byte) error {
 		}
 		at.address, at.offset, data = at.address+uint64(n), at.offset+uint64(n), data[n:]
 	}
+	return p.halted()
+}
+
+// halted returns errHalted when there is no more to do.
+func (p *Pager) halted() error {
 	select {
 	case <-p.halting:
 		return errHalted

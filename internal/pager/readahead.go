@@ -27,13 +27,18 @@ func ReadAhead(ctx context.Context, set, memory string) (bytes uint64, err error
 	if err := fits(pages, pageSize, f.size); err != nil {
 		return 0, err
 	}
-	for _, r := range runsOf(pages, pageSize) {
-		if bytes += r.length; bytes > maxAhead {
-			return bytes - r.length, nil
+	return readAhead(f, runsOf(pages, pageSize), func() error { return context.Cause(ctx) })
+}
+
+func readAhead(f *flat, runs []run, halted func() error) (bytes uint64, err error) {
+	for _, r := range runs {
+		if bytes+r.length > maxAhead {
+			break
 		}
-		if err := errors.Join(context.Cause(ctx), unix.ReadAhead(f.File, int64(r.offset), int64(r.length))); err != nil {
-			return bytes - r.length, err
+		if err := errors.Join(halted(), unix.ReadAhead(f.File, int64(r.offset), int64(r.length))); err != nil {
+			return bytes, err
 		}
+		bytes += r.length
 	}
 	return bytes, nil
 }
