@@ -147,6 +147,9 @@ func (d *driver) pagerReason(uid string, run *state.Run) string {
 	return reason
 }
 
+// endPager ends the helpers of a run that was begun. They are not watched any more: another would follow each.
+func (b *boot) endPager() error { return errors.Join(b.unwatch(), b.driver.endPager(b.record.UID)) }
+
 // lastWord is how long a helper may take to write the working set down, once its machine has ended.
 const lastWord = time.Second
 

@@ -238,3 +238,30 @@ func processRuns(pid int) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && !strings.Contains(string(text), ") Z ")
 }
+
+// TestRealPagerGoesWithItsRestore: a restore that fails once its helpers live leaves none of them, and none that follows one.
+func TestRealPagerGoesWithItsRestore(t *testing.T) {
+	counting(t, ring.Real(t), func(t *testing.T, r *rig) {
+		uid := r.warm()
+		before := r.census()
+		injected := errors.New("injected")
+		for _, loss := range []PagerLoss{PagerRestart, PagerEnd} {
+			r.options.PagerLoss = loss
+			r.reopen()
+			for _, point := range []string{"load/pager:after", "load/vmm:after", "load/commit:before", "restore/commit:before"} {
+				r.failAt(point, injected)
+				if _, _, err := r.runtime.Restore(within(t), "one/warm", "two", &pageByPage); !errors.Is(err, injected) {
+					t.Errorf("%s: %v", point, err)
+				}
+				r.setHook(nil)
+				if err := os.Remove(r.driver.snaps.WorkingSet(uid)); err != nil && !errors.Is(err, os.ErrNotExist) {
+					t.Error(err)
+				}
+				r.unchanged(before)
+			}
+			vm := r.restore("one/warm", "two", &pageByPage)
+			r.goesOn(vm, "one/warm")
+			r.destroy(vm)
+		}
+	})
+}

@@ -131,7 +131,7 @@ func (b *boot) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	if b.state.Pager {
-		if err := b.steps.Do("pager", func() error { return b.driver.startPager(ctx, b.record, &b.state) }, func() error { return b.driver.endPager(b.record.UID) }); err != nil {
+		if err := b.steps.Do("pager", func() error { return b.driver.startPager(ctx, b.record, &b.state) }, b.endPager); err != nil {
 			return err
 		}
 	}
