@@ -7,7 +7,7 @@
 // # Caveats
 //
 // What can be tried is tried, such as making a VM, a TAP device, or a process in a cgroup of its own; the rest is read. What was made for that is gone when Run returns, and
-// nothing else is changed, but that the kernel loads a module that it is asked for.
+// nothing else is changed, but that the kernel loads a module that it is asked for. Only Fix changes the host: see there.
 package doctor
 
 import (
@@ -53,6 +53,8 @@ func (r Report) Healthy() bool {
 type Options struct {
 	// Driver is how the driver is to be opened: its binaries and directories are looked at.
 	Driver firecracker.Options
+	// StoreMiB is the size of the store that Fix makes, in MiB, at least 320. Optional: a half of what is free.
+	StoreMiB int
 }
 
 // Run makes all checks. It ends early, with what it has, when ctx ends.
@@ -72,7 +74,7 @@ func run(ctx context.Context, h host, o Options) Report {
 
 // checks are what is looked at, in order.
 var checks = []func(context.Context, host, firecracker.Options) []Finding{
-	checkLinux, checkPrivileges, checkKVM, checkBinaries, checkCgroups, checkDevices, checkKernel, checkAgent, checkImage, checkPrograms, checkDirectories, checkSpace, checkLimits,
+	checkLinux, checkPrivileges, checkKVM, checkBinaries, checkCgroups, checkDevices, checkKernel, checkAgent, checkImage, checkPrograms, checkDirectories, checkReflink, checkSpace, checkLimits,
 	checkNetwork,
 }
 

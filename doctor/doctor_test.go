@@ -39,7 +39,7 @@ func checkReport(t *testing.T, r Report) {
 // wellChecks are the checks of a host where all is well.
 var wellChecks = []string{
 	"linux", "privileges", "kvm", "firecracker", "jailer", "one release", "cgroup v2", "slice", "cgroup birth", "tap", "nf_tables", "userfaultfd", "kernel", "kernel modules", "agent", "image",
-	"mke2fs", "resize2fs", "state directory", "socket directory", "jail directory", "one file system", "space", "pids", "files",
+	"mke2fs", "resize2fs", "state directory", "socket directory", "jail directory", "one file system", "reflink", "space", "pids", "files",
 	"uplink", "subnet", "forwarding", "reverse path", "connection tracking", "masquerade", "other firewalls",
 }
 
@@ -157,6 +157,14 @@ var spoils = []spoilt{
 	}, "one file system", Error, "run/jails"},
 	{"jails on another mount", func(f *fake) { f.JailDir = f.path("run/jails"); f.on("run", func(s *unix.FileSystem) { s.Mount.ID++ }) }, "one file system", Error, "run/jails"},
 	{"jails elsewhere on the same", func(f *fake) { f.JailDir = f.path("run/jails") }, "one file system", OK, "run/jails"},
+	{"files that can't share blocks", func(f *fake) { f.reflink = func(string) (bool, error) { return false, nil } }, "reflink", Warning, "of 0 MiB"},
+	{"files that can't share blocks, and machines", func(f *fake) {
+		f.reflink = func(string) (bool, error) { return false, nil }
+		f.write("state/machines/a/layer", strings.Repeat("x", 3<<20))
+		f.write("state/machines/b/layer", "x")
+	}, "reflink", Warning, "of 3 MiB"},
+	{"a directory that can't be tried", func(f *fake) { f.reflink = func(string) (bool, error) { return broken[bool]() } }, "reflink", Warning, "broken"},
+	{"a user's directory", func(f *fake) { f.uid = 1000; f.reflink = func(string) (bool, error) { return broken[bool]() } }, "reflink", OK, "only root"},
 	{"little space", func(f *fake) { f.on("state", func(s *unix.FileSystem) { s.FreeBytes = 1<<30 - 1 }) }, "space", Warning, "1023 MiB"},
 	{"space that can't be told", func(f *fake) {
 		f.fileSystem = func(string) (unix.FileSystem, error) { return broken[unix.FileSystem]() }

@@ -87,6 +87,7 @@ func newFake(t *testing.T) *fake {
 	}
 	f.ruleset = foreign.Ruleset{Tables: []string{"ip filter", "ip microvm-0"}, Chains: []foreign.Chain{chainOf("ip", "filter", "FORWARD"), chainOf("ip", "microvm-0", "forward", outward, answers)}}
 	f.network = func(network.Options) (network.View, error) { return f.view, nil }
+	f.reflink = func(string) (bool, error) { return true, nil }
 	f.foreign = func() (foreign.Ruleset, error) { return f.ruleset, nil }
 	f.version = func(_ context.Context, path string) (api.Version, error) {
 		version, ok := f.versions[path]

@@ -36,6 +36,8 @@ type host struct {
 	program       func(name string) (path string, err error)
 	network       func(network.Options) (network.View, error)
 	foreign       func() (foreign.Ruleset, error)
+	reflink       func(dir string) (bool, error)
+	run           func(ctx context.Context, program string, args ...string) error // as a fix needs it
 }
 
 // thisHost is the one that the program runs on.
@@ -44,7 +46,7 @@ func thisHost() host {
 		root: "/", uid: os.Geteuid(),
 		release: unix.Release, makeVM: unix.ProbeKVM, makeTAP: unix.ProbeTAP, makeUserfault: unix.ProbeUserfault, makeRules: firewall.Probe,
 		version: firecracker.BinaryVersion, cgroups: cgroup.Root, birth: birth, fileSystem: unix.StatFS, program: disk.Find,
-		network: network.Look, foreign: foreign.Read,
+		network: network.Look, foreign: foreign.Read, reflink: unix.ProbeReflink, run: runProgram,
 		mostFiles: func() (limit syscall.Rlimit, err error) {
 			err = os.NewSyscallError("getrlimit", syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
 			return limit, err

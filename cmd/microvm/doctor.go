@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"text/tabwriter"
@@ -14,7 +15,8 @@ import (
 )
 
 func doctorCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, fix bool
+	var storeMiB int
 	cmd := &cobra.Command{
 		Use:   "doctor [flags]",
 		Short: "Say whether this host can run machines, and what to do where it can't; exit with 1 when it can't",
@@ -24,7 +26,15 @@ func doctorCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			report := doctor.Run(cmd.Context(), doctor.Options{Driver: options})
+			if storeMiB != 0 && !fix {
+				return usageError{errors.New("--store-size is of what --fix makes")}
+			}
+			o := doctor.Options{Driver: options, StoreMiB: storeMiB}
+			var report doctor.Report
+			if fix {
+				report = doctor.Fix(cmd.Context(), o)
+			}
+			report = append(report, doctor.Run(cmd.Context(), o)...)
 			if asJSON {
 				err = printJSON(report)
 			} else {
@@ -36,6 +46,8 @@ func doctorCommand() *cobra.Command {
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&fix, "fix", false, "make an xfs in a file, and mount it at the state directory, where that is empty and forks would copy disks")
+	cmd.Flags().Var(mebibytes{&storeMiB}, "store-size", "with --fix: the file's size, as 64g (default: a half of what is free)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

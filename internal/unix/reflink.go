@@ -3,6 +3,7 @@
 package unix
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -11,6 +12,26 @@ import (
 // Reflink makes dst share all blocks of src (ioctl_ficlone(2)). An error means that the file system can't.
 func Reflink(dst, src *os.File) error {
 	return os.NewSyscallError("ficlone", unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())))
+}
+
+// ProbeReflink says whether files of a directory can share blocks, by trying it with two that have no name.
+func ProbeReflink(dir string) (bool, error) {
+	var files [2]*os.File
+	for i := range files {
+		fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+		if errors.Is(err, unix.EOPNOTSUPP) { // nor have the file systems that can't make such
+			return false, nil
+		}
+		if err != nil {
+			return false, &os.PathError{Op: "open", Path: dir, Err: err}
+		}
+		files[i] = os.NewFile(uintptr(fd), dir)
+		defer files[i].Close()
+	}
+	if _, err := files[0].Write(make([]byte, os.Getpagesize())); err != nil {
+		return false, err
+	}
+	return Reflink(files[1], files[0]) == nil, nil
 }
 
 // NextData returns the first offset at or after from that holds data, or syscall.ENXIO when there is none (lseek(2), SEEK_DATA).
