@@ -10,7 +10,8 @@ import (
 // Driver is what a [Runtime] stands on. Callers use Runtime; who writes a driver proves it with package runtimetest.
 //
 // Specs and names arrive validated, except for what only the host can say. Every method may be called by many goroutines at once. Errors wrap the
-// sentinels of this package. A driver that can do more implements [Pauser], [Renamer], [Updater], [Meter], [Recoverer], [Trimmer], [Snapshotter], [Claimer], [Dialer], [Consoler] and [Watcher] too.
+// sentinels of this package. A driver that can do more implements [Pauser], [Renamer], [Updater], [Meter], [Recoverer], [Trimmer], [Snapshotter], [Exporter], [Pruner], [Claimer],
+// [Dialer], [Consoler] and [Watcher] too.
 type Driver interface {
 	// Create makes a machine and returns its uid; it starts no process. ErrExists when the name is taken.
 	Create(ctx context.Context, name string, spec Spec) (uid string, err error)
@@ -93,6 +94,21 @@ type Claimer interface {
 	Claim(ctx context.Context, uid, held, name string, options ClaimOptions) (Evidence, error)
 	// Discard destroys a machine that is held under a name, or that does not run. ErrNotFound when it has another by now, ErrState when it runs for somebody.
 	Discard(ctx context.Context, uid, held string) error
+}
+
+// Exporter is a [Snapshotter] whose snapshots can be brought to another host.
+type Exporter interface {
+	// ExportSnapshot writes all that a restore of the snapshot needs, so that it needs no other snapshot there. ErrNotFound when there is none.
+	ExportSnapshot(ctx context.Context, snapshot string, w io.Writer, options ExportOptions) error
+	// ImportSnapshot makes a snapshot of an export under the name, or, where that is empty, under its own: ErrExists when it is taken. Nothing of it is visible before the whole of r is known to be
+	// what was exported and who has signed it to be trusted, else ErrInvalid; and nothing is left of what fails.
+	ImportSnapshot(ctx context.Context, name string, r io.Reader, options ImportOptions) (SnapshotInfo, error)
+}
+
+// Pruner is a [Snapshotter] that deletes by age, number and size.
+type Pruner interface {
+	// PruneSnapshots deletes the snapshots that the options do not let stay and nothing needs, and returns them, also with an error, and how many bytes they had.
+	PruneSnapshots(ctx context.Context, options PruneOptions) (deleted []SnapshotInfo, freed int64, err error)
 }
 
 // Trimmer is a driver that can make a machine's disk smaller on the host.

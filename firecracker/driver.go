@@ -61,6 +61,8 @@ var (
 	_ microvm.Trimmer     = (*driver)(nil)
 	_ microvm.Snapshotter = (*driver)(nil)
 	_ microvm.Claimer     = (*driver)(nil)
+	_ microvm.Exporter    = (*driver)(nil)
+	_ microvm.Pruner      = (*driver)(nil)
 	_ microvm.Dialer      = (*driver)(nil)
 	_ microvm.Consoler    = (*driver)(nil)
 	_ microvm.Watcher     = (*driver)(nil)
@@ -105,6 +107,7 @@ func open(options Options) (*driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	snaps.Hook = o.hook
 	if !o.Bare {
 		if err := checkJails(o, dir); err != nil {
 			return nil, err

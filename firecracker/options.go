@@ -95,7 +95,7 @@ type Limits struct {
 	VMs       int // Machines.
 	MemoryMiB int // Sum of the guests' memory in MiB, whether they run or not.
 	DiskMiB   int // Sum of the writable disks' sizes in MiB, whether they are filled or not.
-	// SnapshotMiB is how much of the host's disk snapshots have in MiB. VM.Snapshot answers microvm.ErrExhausted beyond it.
+	// SnapshotMiB is how much of the host's disk snapshots have in MiB. VM.Snapshot and Runtime.ImportSnapshot answer microvm.ErrExhausted beyond it.
 	SnapshotMiB int
 }
 

@@ -104,6 +104,8 @@ var (
 	_ microvm.Trimmer     = (*driver)(nil)
 	_ microvm.Snapshotter = (*driver)(nil)
 	_ microvm.Claimer     = (*driver)(nil)
+	_ microvm.Exporter    = (*driver)(nil)
+	_ microvm.Pruner      = (*driver)(nil)
 	_ microvm.Dialer      = (*driver)(nil)
 	_ microvm.Consoler    = (*driver)(nil)
 	_ microvm.Watcher     = (*driver)(nil)

@@ -58,7 +58,7 @@ type testCase struct {
 
 // groups returns all cases.
 func groups() []group {
-	return []group{names, specs, drives, networks, updates, recoveries, states, ends, renames, finding, snapshots, claims, events, consoles, connections, processes, contexts}
+	return []group{names, specs, drives, networks, updates, recoveries, states, ends, renames, finding, snapshots, archives, claims, events, consoles, connections, processes, contexts}
 }
 
 // Run runs all cases as subtests. It logs those that are left out, with the reason.

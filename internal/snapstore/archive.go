@@ -57,6 +57,9 @@ type content struct {
 	Size int64  `json:"size"` // Bytes.
 }
 
+// shared says whether the file is one of what machines boot from, not the snapshot's own.
+func (c *content) shared() bool { return !slices.Contains([]string{State, Memory, Disk}, c.Name) }
+
 // What a machine boots from, as an export names it: these, and drivePrefix with a number.
 const (
 	kernelFile  = "kernel"
@@ -140,7 +143,7 @@ func newUnpacker(r io.Reader) (*unpacker, error) {
 
 // bad says that an export can't be what this package wrote.
 func bad(format string, args ...any) error {
-	return fmt.Errorf("%w: import: %s", microvm.ErrInvalid, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%w export: %s", microvm.ErrInvalid, fmt.Sprintf(format, args...))
 }
 
 func (u *unpacker) read(p []byte) error {
@@ -230,6 +233,11 @@ func (e *exported) check() error {
 	for _, name := range []string{State, Memory, kernelFile} {
 		if !seen[name] {
 			return bad("it has no %s", name)
+		}
+	}
+	for i, drive := range m.Spec.Drives { // else a restore would take what is at that path of this host
+		if name := drivePrefix + strconv.Itoa(i); !drive.ReadOnly || !seen[name] {
+			return bad("%s is writable, or not in it: no snapshot has such a one", name)
 		}
 	}
 	return nil

@@ -32,17 +32,17 @@ func (s shelf) keep(_ context.Context, path, sum string) (string, error) {
 	return kept, os.Rename(path, kept)
 }
 
-// exportable makes a diff over a snapshot, of a machine with a kernel, a base and one of two drives.
+// exportable makes a diff over a snapshot, of a machine with a kernel, a base and two drives.
 func exportable(t testing.TB, s *Store) Manifest {
 	t.Helper()
 	shared := t.TempDir()
-	for name, letter := range map[string]byte{"kernel": 'k', "base": 'b', "drive": 'v'} {
+	for name, letter := range map[string]byte{"kernel": 'k', "base": 'b', "one": 'u', "two": 'v'} {
 		sparse(t, filepath.Join(shared, name), 64, map[int64]byte{7: letter, 63: letter})
 	}
 	below := snapshot(t, s, "vm/below", "", map[int64]byte{1: 'a', 300: 'b', 900: 'c'})
 	d, m := draft(t, s, below.UID, map[int64]byte{2: 'd', 300: 'e', 900: 0})
 	m.Spec.Drives = []microvm.Drive{{Path: "/data/one", ReadOnly: true}, {Path: "/data/two", ReadOnly: true}}
-	m.Shared = state.Files{Kernel: filepath.Join(shared, "kernel"), Base: filepath.Join(shared, "base"), Drives: []string{"", filepath.Join(shared, "drive")}}
+	m.Shared = state.Files{Kernel: filepath.Join(shared, "kernel"), Base: filepath.Join(shared, "base"), Drives: []string{filepath.Join(shared, "one"), filepath.Join(shared, "two")}}
 	m.Labels, m.Ephemeral = map[string]string{"team": "a"}, true
 	if err := commit(t.Context(), d, m, "vm/over"); err != nil {
 		t.Fatal(err)
@@ -105,12 +105,12 @@ func TestImportEqualsExport(t *testing.T) {
 		t.Error(err)
 	}
 	holds(t, to, got.UID, map[int64]byte{1: 'a', 2: 'd', 300: 'e', 900: 0})
-	if read.Shared.Initrd != "" || len(read.Shared.Drives) != 2 || read.Shared.Drives[0] != "" {
+	if read.Shared.Initrd != "" || len(read.Shared.Drives) != 2 {
 		t.Fatalf("%+v", read.Shared)
 	}
 	for made, original := range map[string]string{
 		to.Path(&read, State): from.Path(&m, State), to.Path(&read, Disk): from.Path(&m, Disk),
-		read.Shared.Kernel: m.Shared.Kernel, read.Shared.Base: m.Shared.Base, read.Shared.Drives[1]: m.Shared.Drives[1],
+		read.Shared.Kernel: m.Shared.Kernel, read.Shared.Base: m.Shared.Base, read.Shared.Drives[0]: m.Shared.Drives[0], read.Shared.Drives[1]: m.Shared.Drives[1],
 	} {
 		same(t, made, original)
 		if disk.Used(made) > disk.Used(original)+64<<10 {
@@ -119,6 +119,12 @@ func TestImportEqualsExport(t *testing.T) {
 	}
 	if _, err := to.Import(t.Context(), bytes.NewReader(text), ImportOptions{Name: "other/warm", Trusted: public(key), Keep: kept.keep}); !errors.Is(err, microvm.ErrExists) {
 		t.Error(err)
+	}
+	for _, want := range []error{nil, microvm.ErrExists} { // by its own name
+		own, err := to.Import(t.Context(), bytes.NewReader(text), ImportOptions{Trusted: public(key), Keep: kept.keep})
+		if !errors.Is(err, want) || err == nil && own.Name != m.Name {
+			t.Errorf("%s, %v", own.Name, err)
+		}
 	}
 }
 
@@ -273,14 +279,21 @@ func TestHostileExports(t *testing.T) {
 		"the manifest":    named(manifestFile),
 		"the lock":        named(lockFile),
 		"a drive of none": named("drive2"), "a drive before": named("drive-1"), "a drive twice": named("drive01"), "an empty name": named(""),
-		"a file twice":  manifest(func(e *exported) { e.Files = append(e.Files, e.Files[0]) }),
-		"a file less":   manifest(func(e *exported) { e.Files = e.Files[1:] }),
-		"no files":      manifest(func(e *exported) { e.Files = nil }),
-		"a size of 0":   manifest(func(e *exported) { e.Files[0].Size = 0 }),
-		"a negative":    manifest(func(e *exported) { e.Files[0].Size = -1 }),
-		"a vast one":    manifest(func(e *exported) { e.Files[0].Size = 1 << 62 }),
-		"a larger one":  manifest(func(e *exported) { e.Files[0].Size++ }),
-		"a bad spec":    manifest(func(e *exported) { e.Manifest.Spec.VCPUs = 1000 }),
+		"a file twice": manifest(func(e *exported) { e.Files = append(e.Files, e.Files[0]) }),
+		"a file less":  manifest(func(e *exported) { e.Files = e.Files[1:] }),
+		"no files":     manifest(func(e *exported) { e.Files = nil }),
+		"a size of 0":  manifest(func(e *exported) { e.Files[0].Size = 0 }),
+		"a negative":   manifest(func(e *exported) { e.Files[0].Size = -1 }),
+		"a vast one":   manifest(func(e *exported) { e.Files[0].Size = 1 << 62 }),
+		"a larger one": manifest(func(e *exported) { e.Files[0].Size++ }),
+		"a bad spec":   manifest(func(e *exported) { e.Manifest.Spec.VCPUs = 1000 }),
+		"a drive that is not in it": manifest(func(e *exported) {
+			e.Manifest.Spec.Drives = append(e.Manifest.Spec.Drives, microvm.Drive{Path: "/dev/sda", ReadOnly: true})
+		}),
+		"a drive that is writable": manifest(func(e *exported) {
+			e.Manifest.Spec.Drives = []microvm.Drive{{Path: "/data/one", ReadOnly: true}, {Path: "/dev/sda"}}
+		}),
+		"no name":       manifest(func(e *exported) { e.Manifest.Name = "../x" }),
 		"a bad label":   manifest(func(e *exported) { e.Manifest.Labels = map[string]string{"a\n": ""} }),
 		"a vast offset": offset(1<<64 - 1), "one beyond the end": offset(1 << 30), "one across the end": offset(1),
 		"data twice":   changed(func(parts []part) []part { return slices.Insert(parts, data, parts[data]) }),
@@ -296,7 +309,7 @@ func TestHostileExports(t *testing.T) {
 		"another part": changed(func(parts []part) []part { return slices.Insert(parts, 2, part{'X', nil}) }),
 	} {
 		to := newStore(t)
-		_, err := to.Import(t.Context(), bytes.NewReader(text), ImportOptions{Name: "vm/warm", Unsigned: true, Keep: shelf(t.TempDir()).keep})
+		_, err := to.Import(t.Context(), bytes.NewReader(text), ImportOptions{Unsigned: true, Keep: shelf(t.TempDir()).keep})
 		if !errors.Is(err, microvm.ErrInvalid) {
 			t.Errorf("%s: %v", what, err)
 		}

@@ -23,13 +23,13 @@ import (
 
 // ImportOptions are the options of Import.
 type ImportOptions struct {
-	// Name is what the snapshot is called here, "machine/snapshot".
+	// Name is what the snapshot is called here, "machine/snapshot". Optional: what it was called where it was exported.
 	Name string
 	// Trusted are the keys that exports may be signed with.
 	Trusted []ed25519.PublicKey
 	// Unsigned lets in what nobody, or somebody unknown, has signed. A snapshot is input to the VMM: who made it may do to the guest, and through what is wrong with the VMM to the host, what he wants.
 	Unsigned bool
-	// MaxBytes bounds how many bytes of data are written to the host's disk. Optional: what there is space for.
+	// MaxBytes bounds how many bytes of data the snapshot's own files have: not those that Keep takes. Optional: what there is space for.
 	MaxBytes int64
 	// Keep takes a file that machines share, kernel, initrd, base or a drive, to where it is kept, and returns its path there. It is called once all is verified, with the hash of the file's content, 64
 	// hexadecimal digits, and must not rely on the file at path once it has returned. Whoever calls Import sees to it that what was kept is not collected before Import returns: then the manifest names it.
@@ -39,11 +39,10 @@ type ImportOptions struct {
 // Import makes a snapshot of an export. Nothing of it is visible before the whole is verified, and nothing is left when it fails. microvm.ErrInvalid says what is wrong with the export, or that nobody who
 // is trusted has signed it; microvm.ErrIncompatible that it is of a newer program.
 func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions) (m Manifest, err error) {
-	if err := microvm.ValidateSnapshotName(o.Name); err != nil {
-		return m, err
-	}
-	if s.Taken(o.Name) {
-		return m, fmt.Errorf("snapshot %q: %w", o.Name, microvm.ErrExists)
+	if o.Name != "" { // before anything is read
+		if err := s.free(o.Name); err != nil {
+			return m, err
+		}
 	}
 	u, err := newUnpacker(bufio.NewReaderSize(&cancelled{ctx, r}, chunk))
 	if err != nil {
@@ -53,11 +52,30 @@ func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions) (m Man
 	if err := i.begin(); err != nil {
 		return m, err
 	}
+	if i.options.Name == "" {
+		if i.options.Name = i.exported.Manifest.Name; microvm.ValidateSnapshotName(i.options.Name) != nil {
+			return m, bad("its name is %.64q", i.options.Name)
+		}
+		if err := s.free(i.options.Name); err != nil {
+			return m, fmt.Errorf("%w (give another name)", err)
+		}
+	}
 	if i.draft, err = s.Begin(ctx); err != nil {
 		return m, err
 	}
 	defer func() { err = errors.Join(err, i.draft.Close()) }()
 	return i.run(ctx, step.Begin("import", s.Hook))
+}
+
+// free says whether a name is one, and not taken.
+func (s *Store) free(name string) error {
+	if err := microvm.ValidateSnapshotName(name); err != nil {
+		return err
+	}
+	if s.Taken(name) {
+		return fmt.Errorf("snapshot %q: %w", name, microvm.ErrExists)
+	}
+	return nil
 }
 
 // cancelled ends a read with its context.
@@ -80,7 +98,7 @@ type importer struct {
 	key      ed25519.PublicKey
 	exported exported
 	draft    *Draft
-	written  int64
+	written  int64             // of the snapshot's own files
 	sums     map[string]string // by name
 }
 
@@ -181,7 +199,7 @@ func (i *importer) unpack(ctx context.Context, z *zstd.Decoder, file content) (e
 			i.sums[file.Name] = sum
 			return err
 		}
-		at, data, err := i.decode(z, payload, data[:0])
+		at, data, err := decode(z, payload, data[:0])
 		if err != nil {
 			return bad("%s: after byte %d: %v", file.Name, end, err)
 		}
@@ -191,14 +209,17 @@ func (i *importer) unpack(ctx context.Context, z *zstd.Decoder, file content) (e
 		if _, err := f.WriteAt(data, at); err != nil {
 			return err
 		}
+		if !file.shared() {
+			i.written += int64(len(data))
+		}
 		if end = at + int64(len(data)); i.options.MaxBytes > 0 && i.written > i.options.MaxBytes {
-			return fmt.Errorf("%w: import: it has more than %d bytes of data", microvm.ErrExhausted, i.options.MaxBytes)
+			return fmt.Errorf("%w: the snapshot has more than %d bytes of data", microvm.ErrExhausted, i.options.MaxBytes)
 		}
 	}
 }
 
 // decode unpacks data, which has the capacity for all that it may be, and says where it belongs.
-func (i *importer) decode(z *zstd.Decoder, payload, data []byte) (at int64, _ []byte, err error) {
+func decode(z *zstd.Decoder, payload, data []byte) (at int64, _ []byte, err error) {
 	if len(payload) < 8 {
 		return 0, nil, errors.New("no offset")
 	}
@@ -210,7 +231,6 @@ func (i *importer) decode(z *zstd.Decoder, payload, data []byte) (at int64, _ []
 	if err == nil && len(data) == 0 {
 		err = errors.New("no data")
 	}
-	i.written += int64(len(data))
 	return int64(offset), data, err
 }
 
@@ -221,10 +241,11 @@ func (i *importer) keep(ctx context.Context, m *Manifest) error {
 		m.Shared.Drives = make([]string, n)
 	}
 	for _, file := range i.exported.Files {
+		if !file.shared() {
+			continue
+		}
 		var place *string
 		switch file.Name {
-		case State, Memory, Disk:
-			continue
 		case kernelFile:
 			place = &m.Shared.Kernel
 		case initrdFile:

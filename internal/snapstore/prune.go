@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -21,46 +20,64 @@ type Policy struct {
 	Keep int
 	// MaxBytes is how much of the host's disk all may have: the oldest go until that is so. Optional.
 	MaxBytes int64
+	// DryRun deletes nothing: what is returned is what would be deleted.
+	DryRun bool
+}
+
+// Pruned is a snapshot that was deleted.
+type Pruned struct {
+	Manifest
+	Bytes int64 // That its files had of the host's disk.
 }
 
 // Prune deletes the snapshots that a policy does not let stay, unless something needs them that stays itself: inUse says whether a machine does. Ephemeral ones, and those whose manifest can't be read, are
 // left alone. It returns what it has deleted, also with an error.
-func (s *Store) Prune(ctx context.Context, p Policy, inUse func(uid string) (user string, err error)) (removed []Manifest, err error) {
+func (s *Store) Prune(ctx context.Context, p Policy, inUse func(uid string) (user string, err error)) (removed []Pruned, err error) {
 	if p.Keep < 0 || p.MaxBytes < 0 {
 		return nil, &microvm.FieldError{Field: "Policy", Value: fmt.Sprintf("%+v", p), Reason: "must not be negative"}
 	}
-	doomed, err := s.doomed(p)
+	run := &pruning{Store: s, policy: p, inUse: inUse, gone: map[string]bool{}}
+	err = run.run(ctx)
+	return run.removed, err
+}
+
+// pruning is one call of Prune.
+type pruning struct {
+	*Store
+	policy  Policy
+	inUse   func(uid string) (user string, err error)
+	removed []Pruned
+	gone    map[string]bool // the uids of removed: without Policy.DryRun they are not found any more either
+}
+
+func (p *pruning) run(ctx context.Context) error {
+	doomed, err := p.doomed()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// What is over another is younger: so it goes first, and the other can.
 	slices.SortStableFunc(doomed, func(a, b Manifest) int { return b.Created.Compare(a.Created) })
 	for _, m := range doomed {
-		gone, err := s.prune(ctx, &m, inUse)
-		if err != nil {
-			return removed, err
-		}
-		if gone {
-			removed = append(removed, m)
+		if _, err := p.prune(ctx, &m); err != nil {
+			return err
 		}
 	}
-	if p.MaxBytes == 0 {
-		return removed, nil
+	if p.policy.MaxBytes == 0 {
+		return nil
 	}
-	more, err := s.shrink(ctx, p.MaxBytes, inUse)
-	return append(removed, more...), err
+	return p.shrink(ctx)
 }
 
 // doomed returns what time and number don't let stay.
-func (s *Store) doomed(p Policy) (doomed []Manifest, err error) {
-	all, err := s.prunable()
+func (p *pruning) doomed() (doomed []Manifest, err error) {
+	all, err := p.prunable()
 	if err != nil {
 		return nil, err
 	}
 	of := map[string]int{}
 	for _, m := range slices.Backward(all) {
 		of[m.Machine]++
-		if m.Created.Before(p.Before) || p.Keep > 0 && of[m.Machine] > p.Keep {
+		if m.Created.Before(p.policy.Before) || p.policy.Keep > 0 && of[m.Machine] > p.policy.Keep {
 			doomed = append(doomed, m)
 		}
 	}
@@ -68,10 +85,10 @@ func (s *Store) doomed(p Policy) (doomed []Manifest, err error) {
 }
 
 // prunable returns what a policy is about, the oldest first.
-func (s *Store) prunable() (all []Manifest, err error) {
-	listed, err := s.List()
+func (p *pruning) prunable() (all []Manifest, err error) {
+	listed, err := p.List()
 	for _, one := range listed {
-		if one.Problem == nil && !one.Ephemeral {
+		if one.Problem == nil && !one.Ephemeral && !p.gone[one.UID] {
 			all = append(all, one.Manifest)
 		}
 	}
@@ -80,41 +97,54 @@ func (s *Store) prunable() (all []Manifest, err error) {
 }
 
 // shrink deletes the oldest that nothing needs, one by one, until all have no more than so many bytes: when the last that is over another has gone, that can go.
-func (s *Store) shrink(ctx context.Context, most int64, inUse func(string) (string, error)) (removed []Manifest, err error) {
+func (p *pruning) shrink(ctx context.Context) error {
 	for again := true; again; {
 		again = false
-		all, err := s.prunable()
+		all, err := p.prunable()
 		if err != nil {
-			return removed, err
+			return err
 		}
 		for _, m := range all {
-			if have, err := s.Bytes(); err != nil || have <= most {
-				return removed, err
+			if have, err := p.bytes(); err != nil || have <= p.policy.MaxBytes {
+				return err
 			}
-			gone, err := s.prune(ctx, &m, inUse)
+			gone, err := p.prune(ctx, &m)
 			if err != nil {
-				return removed, err
+				return err
 			}
 			if gone {
-				removed, again = append(removed, m), true
+				again = true
 				break // the oldest may be free now
 			}
 		}
 	}
-	return removed, nil
+	return nil
+}
+
+// bytes returns how much of the host's disk all have, without those that would be gone.
+func (p *pruning) bytes() (int64, error) {
+	have, err := p.Bytes()
+	if p.policy.DryRun {
+		for _, one := range p.removed {
+			have -= one.Bytes
+		}
+	}
+	return have, err
 }
 
 // prune deletes one, unless something needs it. It does not wait for who holds it.
-func (s *Store) prune(ctx context.Context, m *Manifest, inUse func(string) (string, error)) (gone bool, err error) {
+func (p *pruning) prune(ctx context.Context, m *Manifest) (gone bool, err error) {
 	if err := context.Cause(ctx); err != nil {
 		return false, err
 	}
 	const glance = 5 * time.Millisecond // a lock that is free is had at once
 	looking, cancel := context.WithTimeout(ctx, glance)
 	defer cancel()
-	err = s.Delete(looking, m.UID, func() (string, error) { return inUse(m.UID) })
+	bytes := p.size(m.UID)
+	err = p.delete(looking, m.UID)
 	switch {
 	case err == nil:
+		p.gone[m.UID], p.removed = true, append(p.removed, Pruned{*m, bytes})
 		return true, nil
 	case errors.Is(err, microvm.ErrBusy) || errors.Is(err, microvm.ErrNotFound):
 		return false, context.Cause(ctx)
@@ -122,5 +152,19 @@ func (s *Store) prune(ctx context.Context, m *Manifest, inUse func(string) (stri
 	return false, fmt.Errorf("prune %s: %w", m.Name, err)
 }
 
-// Size returns how much of the host's disk one snapshot's files have, with the whole memory that was made of a diff.
-func (s *Store) Size(uid string) int64 { return bytesIn(filepath.Join(s.dir, "all", uid)) }
+// delete deletes one, or says why it could not.
+func (p *pruning) delete(ctx context.Context, uid string) error {
+	inUse := func() (string, error) { return p.inUse(uid) }
+	if !p.policy.DryRun {
+		return p.Delete(ctx, uid, inUse)
+	}
+	lock, err := p.alone(ctx, uid)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	return p.unneeded(uid, p.gone, inUse)
+}
+
+// size returns how much of the host's disk one snapshot's files have, with the whole memory that was made of a diff.
+func (s *Store) size(uid string) int64 { return bytesIn(s.path(uid)) }

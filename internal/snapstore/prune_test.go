@@ -5,6 +5,7 @@ package snapstore
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ func aged(t *testing.T, s *Store) (begin time.Time, uids map[string]string) {
 func TestPrune(t *testing.T) {
 	one := newStore(t)
 	_, uids := aged(t, one)
-	size := one.Size(uids["a/s0"])
+	size := one.size(uids["a/s0"])
 	for what, c := range map[string]struct {
 		policy func(begin time.Time) Policy
 		used   string // by a machine
@@ -63,12 +64,33 @@ func TestPrune(t *testing.T) {
 			}
 			defer hold.Release()
 		}
-		removed, err := s.Prune(t.Context(), c.policy(begin), func(uid string) (string, error) {
+		inUse := func(uid string) (string, error) {
 			if uid == uids[c.used] {
 				return "clone", nil
 			}
 			return "", nil
-		})
+		}
+		dry := c.policy(begin)
+		dry.DryRun = true
+		would, err := s.Prune(t.Context(), dry, inUse)
+		if names := listed(t, s); err != nil || len(names) != 6 {
+			t.Errorf("%s: a dry run leaves %q, %v", what, names, err)
+		}
+		had, err := s.Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		removed, err := s.Prune(t.Context(), c.policy(begin), inUse)
+		if !reflect.DeepEqual(would, removed) {
+			t.Errorf("%s: a dry run says %+v, and what goes is %+v", what, would, removed)
+		}
+		freed := int64(0)
+		for _, one := range removed {
+			freed += one.Bytes
+		}
+		if have, err := s.Bytes(); err != nil || had-have != freed {
+			t.Errorf("%s: %d bytes are said to be free, there were %d and are %d, %v", what, freed, had, have, err)
+		}
 		if names := listed(t, s); err != nil || !slices.Equal(names, c.stay) || len(removed)+len(names) != 6 {
 			t.Errorf("%s: %q stay, want %q, %d were removed, %v", what, names, c.stay, len(removed), err)
 		}

@@ -256,7 +256,7 @@ func (s *Store) Delete(ctx context.Context, uid string, inUse func() (user strin
 		return err
 	}
 	defer lock.Close()
-	if err := s.unneeded(uid, inUse); err != nil {
+	if err := s.unneeded(uid, nil, inUse); err != nil {
 		return err
 	}
 	steps := step.Begin("delete", s.Hook)
@@ -325,15 +325,15 @@ func (s *Store) unlink(name string) error {
 	return err
 }
 
-// unneeded says what needs a snapshot: another that is over it, or who uses it. Its lock is held.
-func (s *Store) unneeded(uid string, inUse func() (string, error)) error {
+// unneeded says what needs a snapshot: another that is over it, and not gone, or who uses it. Its lock is held.
+func (s *Store) unneeded(uid string, gone map[string]bool, inUse func() (string, error)) error {
 	all, err := s.List()
 	if err != nil {
 		return err
 	}
 	_, own := s.Read(uid)
 	for _, other := range all {
-		if other.Parent == uid {
+		if other.Parent == uid && !gone[other.UID] {
 			return fmt.Errorf("%w: snapshot %s is over it (flatten or delete that first)", microvm.ErrBusy, other.Name)
 		}
 		// Nobody can restore what is over a damaged one. So of several damaged ones each can be deleted.
