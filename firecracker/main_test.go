@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 type order struct {
 	Options  childOptions
 	Verb     string
-	Name     string // Of the machine.
+	Name     string // Of the machine, or the path of what is imported.
 	Spec     microvm.Spec
 	Snapshot string // The one that is made, or that is restored; of a fork, the name of the machine that is made.
 	Change   microvm.Change
@@ -160,6 +160,9 @@ func (o order) do(ctx context.Context, rt *microvm.Runtime) error {
 		_, _, err := rt.Claim(ctx, "ready", o.Name, nil)
 		return err
 	}
+	if o.Verb == "import" {
+		return o.imports(ctx, rt)
+	}
 	vm, err := rt.VM(ctx, o.Name)
 	if err != nil {
 		return err
@@ -214,6 +217,17 @@ func (o order) take(ctx context.Context, rt *microvm.Runtime) error {
 
 // poolSize is how many machines wait in a pool of a test.
 const poolSize = 3
+
+// imports makes a snapshot of the export at Name.
+func (o order) imports(ctx context.Context, rt *microvm.Runtime) error {
+	f, err := os.Open(o.Name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = rt.ImportSnapshot(ctx, "", f, &microvm.ImportOptions{Unsigned: true})
+	return err
+}
 
 // fleet makes machines, each of which publishes at ports of its own, starts some, and destroys the last.
 func (o order) fleet(ctx context.Context, rt *microvm.Runtime) error {

@@ -209,7 +209,10 @@ func TestRealDiff(t *testing.T) {
 	})
 }
 
-func (r *rig) memoryOf(ref string) []byte {
+func (r *rig) memoryOf(ref string) []byte { return r.fileOf(ref, snapstore.Memory) }
+
+// fileOf returns the content of a snapshot's file.
+func (r *rig) fileOf(ref, file string) []byte {
 	r.t.Helper()
 	uid, err := r.driver.snaps.Lookup(ref)
 	if err != nil {
@@ -219,7 +222,7 @@ func (r *rig) memoryOf(ref string) []byte {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	text, err := os.ReadFile(r.driver.snaps.Path(&manifest, snapstore.Memory))
+	text, err := os.ReadFile(r.driver.snaps.Path(&manifest, file))
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -104,7 +104,7 @@ func TestRealScripts(t *testing.T) {
 			env.Defer(func() { cleanUp(t, dir, variables) })
 			return nil
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"code": code, "until": until},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"code": code, "until": until, "key": makeKey},
 	})
 }
 

@@ -15,11 +15,12 @@ import (
 )
 
 func snapshotCommand() *cobra.Command {
-	return group("snapshot", "Write machines down, and list, check and remove what was written",
+	return group("snapshot", "Write machines down; list, check, remove, export and import what was written",
 		snapshotCreateCommand(), snapshotListCommand(), snapshotInspectCommand(),
 		eachSnapshot("rm SNAPSHOT...", "Remove snapshots that no other, and no machine that runs, needs", "removed", (*microvm.Runtime).DeleteSnapshot),
 		eachSnapshot("verify SNAPSHOT...", "Read all of snapshots, and compare it with what was written", "verified", (*microvm.Runtime).VerifySnapshot),
 		eachSnapshot("flatten SNAPSHOT...", "Make snapshots need no other", "flattened", (*microvm.Runtime).FlattenSnapshot),
+		snapshotExportCommand(), snapshotImportCommand(), snapshotPruneCommand(),
 	)
 }
 
