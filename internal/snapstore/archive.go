@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/state"
 )
 
 // An export is a text that says what it is, and parts: each has its kind, a byte; its length, four bytes, big-endian; and so many bytes.
@@ -219,6 +220,9 @@ func (e *exported) check() error {
 	labels := microvm.SnapshotOptions{Labels: m.Labels}
 	if err := errors.Join(m.Spec.Validate(), labels.Validate()); err != nil {
 		return bad("its manifest: %v", err)
+	}
+	if !state.ValidUID(m.Token()) {
+		return bad("its uid is %.64q", m.Token())
 	}
 	seen := map[string]bool{}
 	for _, file := range e.Files {

@@ -98,6 +98,13 @@ func TestImportEqualsExport(t *testing.T) {
 	if err != nil || read.Name != "other/warm" || read.UID == m.UID || read.Kind != microvm.SnapshotFull || read.Parent != "" || read.Ephemeral || read.Machine != m.Machine || !read.Created.Equal(m.Created) || read.Labels["team"] != "a" {
 		t.Errorf("%+v, %v", read, err)
 	}
+	if read.Token() != m.UID || m.Token() != m.UID {
+		t.Errorf("what stands for it was told %s, and is told %s and %s", m.UID, read.Token(), m.Token())
+	}
+	third := newStore(t) // exported once more
+	if again, err := third.Import(t.Context(), bytes.NewReader(export(t, to, got.UID, nil)), ImportOptions{Unsigned: true, Keep: kept.keep}); err != nil || again.Token() != m.UID || again.UID == got.UID {
+		t.Errorf("%+v, %v", again, err)
+	}
 	if all := entries(t, to, "all/"+got.UID); !slices.Equal(all, []string{"checked.json", "disk", "lock", "manifest.json", "memory", "state"}) {
 		t.Errorf("%q", all)
 	}
@@ -293,9 +300,11 @@ func TestHostileExports(t *testing.T) {
 		"a drive that is writable": manifest(func(e *exported) {
 			e.Manifest.Spec.Drives = []microvm.Drive{{Path: "/data/one", ReadOnly: true}, {Path: "/dev/sda"}}
 		}),
-		"no name":       manifest(func(e *exported) { e.Manifest.Name = "../x" }),
-		"a bad label":   manifest(func(e *exported) { e.Manifest.Labels = map[string]string{"a\n": ""} }),
-		"a vast offset": offset(1<<64 - 1), "one beyond the end": offset(1 << 30), "one across the end": offset(1),
+		"no uid":         manifest(func(e *exported) { e.Manifest.UID = "x" }),
+		"another origin": manifest(func(e *exported) { e.Manifest.Origin = strings.Repeat("x", 1000) }),
+		"no name":        manifest(func(e *exported) { e.Manifest.Name = "../x" }),
+		"a bad label":    manifest(func(e *exported) { e.Manifest.Labels = map[string]string{"a\n": ""} }),
+		"a vast offset":  offset(1<<64 - 1), "one beyond the end": offset(1 << 30), "one across the end": offset(1),
 		"data twice":   changed(func(parts []part) []part { return slices.Insert(parts, data, parts[data]) }),
 		"no data":      changed(func(parts []part) []part { return slices.Delete(parts, data, data+1) }),
 		"no frame":     changed(func(parts []part) []part { parts[data].payload = parts[data].payload[:8]; return parts }),

@@ -146,6 +146,7 @@ func (i *importer) run(ctx context.Context, steps *step.Sequence) (m Manifest, e
 		return m, err
 	}
 	m = i.exported.Manifest
+	m.Origin = m.Token()
 	m.Kind, m.Parent, m.Ephemeral, m.Maker = microvm.SnapshotFull, "", false, nil
 	if err := steps.Do("keep", func() error { return i.keep(ctx, &m) }, nil); err != nil {
 		return m, err

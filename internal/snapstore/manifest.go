@@ -3,6 +3,7 @@
 package snapstore
 
 import (
+	"cmp"
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
@@ -31,9 +32,10 @@ type Manifest struct {
 	Parent  string               `json:"parent,omitempty"` // Uid, of a diff.
 	Created time.Time            `json:"created"`
 
-	Machine     string               `json:"machine"`     // Uid.
-	Layout      int                  `json:"layout"`      // Of what a VMM sees: names of files, devices, addresses.
-	Firecracker string               `json:"firecracker"` // Version, such as "1.12.1".
+	Origin      string               `json:"origin,omitempty"` // Uid that it was taken under, where it was imported.
+	Machine     string               `json:"machine"`          // Uid.
+	Layout      int                  `json:"layout"`           // Of what a VMM sees: names of files, devices, addresses.
+	Firecracker string               `json:"firecracker"`      // Version, such as "1.12.1".
 	CPU         CPU                  `json:"cpu"`
 	Spec        microvm.Spec         `json:"spec"` // Resolved.
 	Image       *microvm.ImageConfig `json:"image,omitempty"`
@@ -48,6 +50,9 @@ type Manifest struct {
 	Stood     time.Duration     `json:"stood,omitempty"`
 	Copied    int64             `json:"copied,omitempty"`
 }
+
+// Token is what the guest's workload stands for, if it stands: the uid that the snapshot was taken under, wherever it is.
+func (m *Manifest) Token() string { return cmp.Or(m.Origin, m.UID) }
 
 // File is one file of a snapshot.
 type File struct {
