@@ -18,6 +18,7 @@ import (
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/egress"
 	"github.com/tangle-network/microvm-runtime/guest"
 	"github.com/tangle-network/microvm-runtime/internal/testing/netlab"
 	"github.com/tangle-network/microvm-runtime/internal/testing/ring"
@@ -56,9 +57,8 @@ func TestLabRounds(t *testing.T) {
 	for round, kind := range []microvm.SnapshotKind{microvm.SnapshotFull, microvm.SnapshotDiff, microvm.SnapshotFull, microvm.SnapshotDiff, microvm.SnapshotFull} {
 		n.round(t, round, kind)
 	}
-	warm := n.snapshot(n.vm, "warm")
 	n.destroy(n.vm)
-	n.many(t, warm.UID)
+	n.many(t, n.snapshots[0])
 }
 
 func (n *labRounds) rule() string { return "tcp:" + netlab.Echo.String() + "/32:7" }
@@ -83,8 +83,7 @@ func (n *labRounds) round(t *testing.T, round int, kind microvm.SnapshotKind) {
 	n.kill(t)
 	n.forget(t, info)
 	n.vm = n.fork(info.UID, fmt.Sprint("round", round))[0]
-	sh(t, n.vm, fmt.Sprint("touch /tmp/end", round)) // the commands, which nobody hears any more
-	if got, want := sh(t, n.vm, "echo 3 >/proc/sys/vm/drop_caches; sha256sum </data"), fmt.Sprintf("%x  -", sha256.Sum256(data)); got != want {
+	if got, want := sh(t, n.vm, "pkill -f /tmp/end; echo 3 >/proc/sys/vm/drop_caches; sha256sum </data"), fmt.Sprintf("%x  -", sha256.Sum256(data)); got != want {
 		t.Errorf("round %d: the disk has %s, want %s", round, got, want)
 	}
 	n.speaks(t, n.vm, fmt.Sprint("round", round))
@@ -102,13 +101,13 @@ func (n *labRounds) acrossProcesses(t *testing.T, round int) []func() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return []func(){across(t, n.vm, "this process", round), across(t, vm, "another process", round)}
+	return []func(){across(t, n.vm, fmt.Sprint("own", round)), across(t, vm, fmt.Sprint("other", round))}
 }
 
 // across starts a command that writes lines until it is told to end, and has seen some of them when it returns. Nothing may be lost or there twice.
-func across(t *testing.T, vm *microvm.VM, who string, round int) func() {
-	file := fmt.Sprint("/tmp/end", round)
-	c := guest.Command(vm, "sh", "-c", "i=0; until [ -e "+file+" ]; do echo line $i; i=$((i+1)); sleep 0.02; done; echo end $i")
+func across(t *testing.T, vm *microvm.VM, name string) func() {
+	pipe := "/tmp/end-" + name
+	c := guest.Command(vm, "bash", "-c", `mkfifo $0; exec 3<>$0; i=0; until read -t 0.05 -u 3; do echo line $i; i=$((i+1)); done; echo end $i`, pipe)
 	out, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -124,10 +123,10 @@ func across(t *testing.T, vm *microvm.VM, who string, round int) func() {
 	return func() {
 		t.Helper()
 		defer cancel()
-		sh(t, vm, "touch "+file)
+		sh(t, vm, "echo >"+pipe)
 		rest, err := io.ReadAll(out)
 		if err = errors.Join(err, c.Wait()); err != nil {
-			t.Errorf("round %d, a command of %s: %v", round, who, err)
+			t.Errorf("the command %s: %v", name, err)
 		}
 		got := string(head) + string(rest)
 		var want strings.Builder
@@ -137,7 +136,7 @@ func across(t *testing.T, vm *microvm.VM, who string, round int) func() {
 		}
 		fmt.Fprintln(&want, "end", last)
 		if got != want.String() {
-			t.Errorf("round %d, a command of %s wrote %q", round, who, got)
+			t.Errorf("the command %s wrote %q", name, got)
 		}
 	}
 }
@@ -238,17 +237,25 @@ func (n *labRounds) many(t *testing.T, snapshot string) {
 	}
 }
 
-// between: no clone reaches another unless its policy says so, and then no third.
+// between: a clone reaches another that publishes its port where its policy says so, and no third.
 func (n *labRounds) between(t *testing.T, clones []*microvm.VM, addresses []netip.Addr) {
-	second, third := netip.AddrPortFrom(addresses[1], labPort), netip.AddrPortFrom(addresses[2], labPort)
-	if got := connects(t, clones[0], second, "hello", proberNot); got != "" {
+	for i, vm := range clones[1:3] {
+		ports := []microvm.Port{{Protocol: egress.TCP, Guest: labPort, Host: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(labPort+i))}}
+		if err := vm.Update(t.Context(), microvm.Change{Publish: &ports}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reached := func(i int, patience time.Duration) string {
+		return connects(t, clones[0], netip.AddrPortFrom(addresses[i], labPort), "hello", patience)
+	}
+	if got := reached(1, proberNot); got != "" {
 		t.Errorf("without a rule %q answers", got)
 	}
-	n.allow(t, clones[0], second.Addr().String()+"/32:8080")
-	if got := connects(t, clones[0], second, "hello", proberSoon); got != "many1" {
+	n.allow(t, clones[0], fmt.Sprintf("%s/32:%d", addresses[1], labPort))
+	if got := reached(1, proberSoon); got != "many1" {
 		t.Errorf("with a rule for the second %q answers", got)
 	}
-	if got := connects(t, clones[0], third, "hello", proberNot); got != "" {
+	if got := reached(2, proberNot); got != "" {
 		t.Errorf("with a rule for the second of the third %q answers", got)
 	}
 }
