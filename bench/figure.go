@@ -18,6 +18,8 @@ type figure struct {
 	Ratio   float64 `json:"ratio"`   // Median of ours over the median of what it is held against; 0 without that.
 	Limit   float64 `json:"limit"`   // What the ratio may be at most; 0 without that.
 	Least   float64 `json:"least"`   // What the ratio must be at least; 0 without that.
+	Beyond  float64 `json:"beyond"`  // What the median may be at most beyond that of what it is held against; 0 without that.
+	Tail    float64 `json:"tail"`    // What the 99th percentile may be at most beyond three medians; 0 without that.
 	Against string  `json:"against"` // What it is held against.
 	N       int     `json:"n"`
 
@@ -42,6 +44,12 @@ func (f figure) within() error {
 	if f.Limit > 0 && f.Ratio > f.Limit {
 		return fmt.Errorf("%s: ratio %.3f is more than %.2f", f.Name, f.Ratio, f.Limit)
 	}
+	if beyond := f.P50 - percentile(f.theirs, 50); f.Beyond > 0 && beyond > f.Beyond {
+		return fmt.Errorf("%s: %.3f %s beyond %s are more than %.2f", f.Name, beyond, f.Unit, f.Against, f.Beyond)
+	}
+	if tail := f.P99 - 3*f.P50; f.Tail > 0 && tail > f.Tail {
+		return fmt.Errorf("%s: p99 is %.3f %s beyond three p50, more than %.2f", f.Name, tail, f.Unit, f.Tail)
+	}
 	if f.Ratio < f.Least {
 		return fmt.Errorf("%s: ratio %.3f is less than %.2f", f.Name, f.Ratio, f.Least)
 	}
@@ -63,6 +71,9 @@ func (f figure) String() string {
 	line := fmt.Sprintf("%-16s %9.3f %s p50, %9.3f p99, n %d", f.Name, f.P50, f.Unit, f.P99, f.N)
 	if f.Against != "" {
 		line += fmt.Sprintf(", ratio %.3f against %s (%.3f)", f.Ratio, f.Against, percentile(f.theirs, 50))
+	}
+	if f.Beyond > 0 {
+		line += fmt.Sprintf(", at most %.2f beyond, p99 at most 3 p50 + %.2f", f.Beyond, f.Tail)
 	}
 	if f.Limit > 0 {
 		line += fmt.Sprintf(", at most %.2f", f.Limit)

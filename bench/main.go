@@ -29,6 +29,9 @@ var figures = []struct {
 }{
 	{"cold_start_bare create_bare", coldStartBare},
 	{"restore_fresh", restoreFresh},
+	{"restore_waiting_vmm", restoreWaiting},
+	{"warm_handout", warmHandout},
+	{"fork_100 fork_100_pss", forkHundred},
 	{"uffd_fault uffd_restore_warm uffd_restore_cold file_restore_cold", pageByPage},
 	{"guest_exec guest_echo guest_stream guest_copy guest_copy_from", guestLoopback},
 	{"agent_ready", agentReady},

@@ -5,8 +5,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/firecracker"
@@ -51,11 +53,40 @@ func newRig(ctx context.Context, parts setup.Parts, jailed bool) (_ *rig, err er
 	return r, err
 }
 
+// reopen opens the runtime with other options.
+func (r *rig) reopen(change func(*firecracker.Options)) (err error) {
+	if err := r.Close(); err != nil {
+		return err
+	}
+	change(&r.options)
+	r.Runtime, err = firecracker.New(r.options)
+	return err
+}
+
+// files returns the directory of a snapshot's files.
+func (r *rig) files(snapshot string) string {
+	return filepath.Join(r.options.StateDir, "snapshots", "all", snapshot)
+}
+
+// await waits until so many VMMs, of machines or not, have made a file of this name.
+func (r *rig) await(name string, n int) error {
+	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+		made, err := filepath.Glob(filepath.Join(r.options.SocketDir, "*", name))
+		if err != nil || len(made) == n {
+			return err
+		}
+		if time.Since(begin) > time.Minute {
+			return fmt.Errorf("%d VMMs have %s after a minute, not %d", len(made), name, n)
+		}
+	}
+}
+
 // close leaves nothing behind.
 func (r *rig) close(ctx context.Context) (err error) {
 	if r.Runtime != nil {
+		err = r.Close() // first: VMMs that wait are its own
 		_, purged := firecracker.Purge(context.WithoutCancel(ctx), r.options)
-		err = errors.Join(r.Close(), purged)
+		err = errors.Join(err, purged)
 	}
 	for _, dir := range []string{r.dir, r.volatile} {
 		if dir != "" {
