@@ -51,7 +51,7 @@ func run(ctx context.Context, args []string) int {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(createCommand(), startCommand(), execCommand(), copyCommand(), attachCommand(), processesCommand(), runCommand(),
-		forwardCommand(), envCommand(), secretCommand(), stopCommand(), pauseCommand(), resumeCommand(), snapshotCommand(), restoreCommand(), forkCommand(),
+		forwardCommand(), envCommand(), secretCommand(), stopCommand(), pauseCommand(), resumeCommand(), snapshotCommand(), restoreCommand(), forkCommand(), poolCommand(),
 		renameCommand(), updateCommand(), policyCommand(), statsCommand(), trimCommand(), destroyCommand(), listCommand(), inspectCommand(), consoleCommand(), waitCommand(), eventsCommand(),
 		doctorCommand(), recoverCommand(), kernelCommand(), imageCommand(), purgeCommand(), setupCommand())
 	root.AddCommand(dockerNames()...)
