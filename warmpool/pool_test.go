@@ -273,7 +273,7 @@ func TestStale(t *testing.T) {
 		t.Errorf("%v wait: want 2, which are no business of the old one's", now)
 	}
 	p.Close()
-	p = w.openOf("template/newer", warmpool.Options{Size: 2, MaxAge: time.Nanosecond, Interval: time.Millisecond})
+	w.openOf("template/newer", warmpool.Options{Size: 2, MaxAge: time.Nanosecond, Interval: time.Millisecond})
 	now := w.waiting()
 	await(t, "none is replaced for its age", func() bool { return !slices.Equal(w.waiting(), now) })
 }
