@@ -38,6 +38,7 @@ type Info struct {
 	// Network is nil for a machine that has no network interface.
 	Network *NetworkInfo `json:"network,omitempty"`
 	Exit    *Exit        `json:"exit,omitempty"`    // How the last run ended. Nil before the first end, and while one runs.
+	Copied  int64        `json:"copied,omitempty"`  // Bytes that were copied for its disk when it was made, since the file system can't share blocks (xfs and btrfs can).
 	Held    bool         `json:"held,omitempty"`    // It waits to be claimed: see Runtime.Claim.
 	Problem string       `json:"problem,omitempty"` // Why the machine is damaged.
 	// Timeline are the steps of the last Start, in order of their beginning.

@@ -258,9 +258,11 @@ func (d *driver) makeDisk(ctx context.Context, record *state.Record) error {
 // cloneDisk makes the machine's own disk a private copy of another. It is not flushed.
 func (d *driver) cloneDisk(ctx context.Context, record *state.Record, source string) error {
 	path := d.diskPath(record.UID)
-	if _, err := disk.Clone(ctx, path, source); err != nil {
+	cloned, err := disk.Clone(ctx, path, source)
+	if err != nil {
 		return err
 	}
+	record.Copied = cloned.Copied
 	if err := os.Chmod(path, 0o600); err != nil {
 		return err
 	}

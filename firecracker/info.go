@@ -161,6 +161,7 @@ func (d *driver) look(uid, name string) (info microvm.Info, ended bool, err erro
 	}
 	info.Created, info.Spec, info.Image, info.Agent, info.Jailed, info.Network = record.Created, record.Spec, record.Image, record.Agent, record.Jailed, networkInfo(&record)
 	info.Started, _ = d.state.Begun(uid)
+	info.Copied = record.Copied
 	if run != nil && !run.Committed { // a start goes on, or was interrupted: the machine is still what it was before
 		run = nil
 	}

@@ -45,6 +45,9 @@ func TestRealDisksShareBlocks(t *testing.T) {
 				if info.Copied != copied {
 					t.Errorf("the snapshot copied %d bytes, want %d", info.Copied, copied)
 				}
+				if made := r.info(clone).Copied; made != copied {
+					t.Errorf("the restore copied %d bytes, want %d", made, copied)
+				}
 				manifest := must(r.driver.snaps.Read(info.UID))
 				taken := r.driver.snaps.Path(manifest, snapstore.Disk)
 				for _, path := range []string{r.driver.diskPath(vm.UID()), taken, r.driver.diskPath(clone.UID())} {

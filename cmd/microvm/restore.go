@@ -53,6 +53,7 @@ func restoreCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			tellCopied(ctx, vm)
 			if f.evidence {
 				return printJSON(evidence)
 			}
@@ -80,12 +81,32 @@ func forkCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var made []*microvm.VM
+			for _, one := range forked {
+				if one.VM != nil {
+					made = append(made, one.VM)
+				}
+			}
+			tellCopied(ctx, made...)
 			return printForked(forked, f.evidence)
 		}),
 	}
 	f.add(cmd.Flags())
 	cmd.Flags().IntVar(&f.options.Parallel, "parallel", 0, "how many are restored at a time; otherwise 8")
 	return cmd
+}
+
+// tellCopied says what the disks of machines have cost, where that is not nothing.
+func tellCopied(ctx context.Context, vms ...*microvm.VM) {
+	var copied int64
+	for _, vm := range vms {
+		if info, err := vm.Info(ctx); err == nil {
+			copied += info.Copied
+		}
+	}
+	if copied > 0 {
+		fmt.Fprintf(os.Stderr, "microvm: %d MiB of disk were copied, since the file system can't share blocks (see microvm doctor)\n", copied>>20)
+	}
 }
 
 // fork forks a snapshot, whose name has a slash, or a machine.

@@ -42,6 +42,8 @@ type Record struct {
 	Jailed bool `json:"jailed"`
 	// Waiting says that it is no machine yet: a process has all of one ready for the next restore of a snapshot, and holds its lock.
 	Waiting bool `json:"waiting,omitempty"`
+	// Copied is how many bytes of its disk were copied when it was made.
+	Copied int64 `json:"copied,omitempty"`
 	// Address is the machine's own. Not valid where it has no network.
 	Address netip.Addr `json:"address,omitzero"`
 	// Rules are those of the Spec's policy with the numbers that the firewall knows them by, and those of policies before, whose numbers no other rule gets.
