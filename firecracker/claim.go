@@ -123,9 +123,13 @@ func (c *claim) change(ctx context.Context, steps *step.Sequence) error {
 }
 
 // renew has the agent make the machine the one that it was claimed for, and lets its workload go on.
-func (c *claim) renew(ctx context.Context) (err error) {
+func (c *claim) renew(ctx context.Context) error {
+	manifest, err := c.driver.snaps.Read(c.machine.run.Snapshot)
+	if err != nil {
+		return err
+	}
 	renewal := guest.Renewal{
-		Token: c.machine.run.Snapshot, Generation: c.machine.record.UID, Hostname: cmp.Or(c.options.Hostname, hostnameOf(c.name)), Env: c.options.Env, Secrets: bytesOf(c.options.Secrets),
+		Token: manifest.Token(), Generation: c.machine.record.UID, Hostname: cmp.Or(c.options.Hostname, hostnameOf(c.name)), Env: c.options.Env, Secrets: bytesOf(c.options.Secrets),
 	}
 	c.evidence, err = c.driver.renewGuest(ctx, renewing{&c.machine.record, c.machine.process, c.options.AgentTimeout}, renewal)
 	return err

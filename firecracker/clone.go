@@ -98,7 +98,7 @@ func final(err error) bool {
 func (r *restoration) renew(ctx context.Context) (err error) {
 	of := renewing{r.record, r.boot.process, r.options.AgentTimeout}
 	if r.driver.options.thawn {
-		return r.driver.askAgent(ctx, of, func(ctx context.Context) error { return guest.Thaw(ctx, newborn{r.driver, r.record}, r.manifest.UID) })
+		return r.driver.askAgent(ctx, of, func(ctx context.Context) error { return guest.Thaw(ctx, newborn{r.driver, r.record}, r.manifest.Token()) })
 	}
 	r.evidence, err = r.driver.renewGuest(ctx, of, r.renewal())
 	return err
@@ -151,7 +151,7 @@ func (r *restoration) renewal() guest.Renewal {
 	id := make([]byte, 16)
 	rand.Read(id)
 	return guest.Renewal{
-		Token: r.manifest.UID, Generation: r.record.UID, MachineID: hex.EncodeToString(id), Hostname: cmp.Or(r.options.Hostname, hostnameOf(r.name)), Env: r.options.Env, Secrets: bytesOf(r.options.Secrets),
+		Token: r.manifest.Token(), Generation: r.record.UID, MachineID: hex.EncodeToString(id), Hostname: cmp.Or(r.options.Hostname, hostnameOf(r.name)), Env: r.options.Env, Secrets: bytesOf(r.options.Secrets),
 		Hold: r.options.Hold,
 	}
 }

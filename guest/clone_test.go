@@ -133,6 +133,11 @@ func TestRenewHolds(t *testing.T) {
 	if err := guest.Freeze(t.Context(), a, "t1", time.Minute); err != nil {
 		t.Fatal(err)
 	}
+	other := renewal()
+	other.Token = "t2"
+	if _, err := guest.Renew(t.Context(), a, other); !errors.Is(err, microvm.ErrInvalid) || !strings.Contains(err.Error(), "t1") || system.Frozen() != "t1" {
+		t.Errorf("for another token than it stands for: %v, frozen for %q", err, system.Frozen())
+	}
 	held := renewal()
 	held.Hold, held.Hostname, held.Secrets = true, "in-a-pool", nil
 	evidence, err := guest.Renew(t.Context(), a, held)

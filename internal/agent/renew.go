@@ -63,6 +63,9 @@ func (s *Server) renew(w http.ResponseWriter, r *http.Request) {
 		if err := checkRenew(request); err != nil {
 			return nil, err
 		}
+		if stands := s.Frozen(); stands != "" && stands != request.Token { // it would for ever
+			return nil, refuse(wire.CodeInvalid, "what was started stands for the token %.80q, not for %.80q", stands, request.Token)
+		}
 		s.workload.hold(request.Token)
 		s.renewal.Lock() // a host that lost its connection asks again
 		defer s.renewal.Unlock()
