@@ -86,9 +86,11 @@ func (c *claim) run(ctx context.Context) (err error) {
 	if err := steps.Do("record", func() error { return c.note(true, true) }, func() error { return c.note(true, false) }); err != nil {
 		return err
 	}
-	if err := steps.Do("name", func() error { return c.lock.Rename(c.name) }, func() error { return c.lock.Rename(c.machine.name) }); err != nil {
+	if err := steps.Do("name", func() error { return c.lock.Move(c.name) }, func() error { return c.lock.Rename(c.machine.name) }); err != nil {
 		return err
 	}
+	flushed := beside(c.lock.FlushName)
+	defer flushed()
 	c.touched = true
 	if err := c.change(ctx, steps); err != nil {
 		return err
@@ -101,7 +103,7 @@ func (c *claim) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := steps.Do("commit", c.commit, nil); err != nil {
+	if err := steps.Do("commit", func() error { return c.commit(flushed) }, nil); err != nil {
 		return err
 	}
 	d.tell(record, c.name, microvm.EventClaimed, nil)
@@ -136,7 +138,10 @@ func (c *claim) renew(ctx context.Context) error {
 }
 
 // commit says that the machine is its claimer's.
-func (c *claim) commit() error {
+func (c *claim) commit(flushed func() error) error {
+	if err := flushed(); err != nil {
+		return err
+	}
 	c.machine.run.State = microvm.StateRunning
 	return c.note(false, false)
 }

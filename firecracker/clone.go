@@ -98,7 +98,9 @@ func final(err error) bool {
 func (r *restoration) renew(ctx context.Context) (err error) {
 	of := renewing{r.record, r.boot.process, r.options.AgentTimeout}
 	if r.driver.options.thawn {
-		return r.driver.askAgent(ctx, of, func(ctx context.Context) error { return guest.Thaw(ctx, newborn{r.driver, r.record}, r.manifest.Token()) })
+		return r.driver.askAgent(ctx, of, func(ctx context.Context) error {
+			return guest.Thaw(ctx, newborn{r.driver, r.record}, r.manifest.Token())
+		})
 	}
 	r.evidence, err = r.driver.renewGuest(ctx, of, r.renewal())
 	return err

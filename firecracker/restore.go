@@ -123,7 +123,7 @@ func (r *restoration) run(ctx context.Context, recorded func()) (err error) {
 	if err := r.prepare(ctx, recorded); err != nil {
 		return err
 	}
-	return r.finish(ctx)
+	return r.finish(ctx, recorded)
 }
 
 // prepare makes a VMM that waits to be told what it becomes, and all that a machine of the snapshot has but a name.
@@ -160,7 +160,7 @@ func (r *restoration) undo(err error) error {
 }
 
 // finish makes the machine: it has a name, its guest runs and is its own. What is to survive power loss is flushed beside it.
-func (r *restoration) finish(ctx context.Context) (err error) {
+func (r *restoration) finish(ctx context.Context, recorded func()) (err error) {
 	d, record, steps := r.driver, r.record, r.steps
 	defer func() {
 		if err != nil {
@@ -170,6 +170,7 @@ func (r *restoration) finish(ctx context.Context) (err error) {
 	if err := steps.Do("name", func() error { return r.lock.Bind(r.name) }, r.lock.Unbind); err != nil {
 		return err
 	}
+	recorded()
 	staged := r.stage()
 	defer staged()
 	if err := steps.Do("load", func() error { return r.boot.complete(ctx) }, nil); err != nil {
@@ -200,21 +201,28 @@ func (r *restoration) finish(ctx context.Context) (err error) {
 
 // stage begins to flush what the machine has, and to write down what its record is to become, since nothing of it depends on the guest. Staged waits for that; it may be called again.
 func (r *restoration) stage() (staged func() error) {
-	record := *r.record
+	record, started := *r.record, r.boot.state.Started
 	record.Phase = state.PhaseCreated
-	done := make(chan struct{})
+	return beside(func() error {
+		if hasDisk(&record.Spec) {
+			if err := disk.Sync(r.driver.diskPath(record.UID)); err != nil {
+				return err
+			}
+		}
+		return errors.Join(r.lock.Stage(record), r.lock.Begin(started))
+	})
+}
+
+// beside begins to do something, and returns what waits for it, and may be called again.
+func beside(do func() error) (done func() error) {
+	finished := make(chan struct{})
 	var err error
 	go func() {
-		defer close(done)
-		if hasDisk(&record.Spec) {
-			err = disk.Sync(r.driver.diskPath(record.UID))
-		}
-		if err == nil {
-			err = r.lock.Stage(record)
-		}
+		defer close(finished)
+		err = do()
 	}()
 	return func() error {
-		<-done
+		<-finished
 		return err
 	}
 }

@@ -252,12 +252,13 @@ func (b *boot) commit() error {
 	for _, span := range b.steps.Spans() {
 		timeline = append(timeline, microvm.Mark(span))
 	}
-	if err := errors.Join(b.lock.Commit(timeline), b.lock.Begin(b.state.Started)); err != nil {
+	if err := b.lock.Commit(timeline); err != nil || b.load != nil { // a restore notes, and tells, for itself
 		return err
 	}
-	if b.load == nil { // a machine that is restored is told of when it is its own
-		b.driver.tell(b.record, b.name, microvm.EventStarted, nil)
+	if err := b.lock.Begin(b.state.Started); err != nil {
+		return err
 	}
+	b.driver.tell(b.record, b.name, microvm.EventStarted, nil)
 	return nil
 }
 

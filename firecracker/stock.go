@@ -213,19 +213,15 @@ func (r *restoration) runWaiting(ctx context.Context, recorded func(), w *restor
 	r.record, r.lock, r.steps, r.boot = w.record, w.lock, w.steps, w.boot
 	r.record.Spec, r.record.Created, r.record.Waiting = spec, time.Now().Round(0), false
 	r.boot.name, r.boot.load = r.name, r.loading()
-	if err := r.revise(ctx, recorded); err != nil {
+	if err := r.steps.Do("revise", func() error { return r.revise(ctx) }, nil); err != nil {
 		return r.undo(err)
 	}
-	return r.finish(ctx)
+	return r.finish(ctx, recorded)
 }
 
-// revise writes down what the VMM is now for, and makes the network what the options say.
-func (r *restoration) revise(ctx context.Context, recorded func()) error {
+// revise makes of a run that waits one that begins, and the network what the options say. The record on disk is replaced by the one that is staged: until then it is of one that waits, under a name.
+func (r *restoration) revise(ctx context.Context) error {
 	d, record, b := r.driver, r.record, r.boot
-	if err := r.steps.Do("revise", func() error { return r.lock.Draft(*record) }, nil); err != nil {
-		return err
-	}
-	recorded()
 	if hasNetwork(&record.Spec) && r.options.Network != nil {
 		if err := r.steps.Do("ports", func() error { return d.takePorts(ctx, record.UID, record.Spec.Network.Publish) }, func() error { return d.undoPorts(ctx, record) }); err != nil {
 			return err

@@ -54,8 +54,19 @@ func (l *Lock) Unbind() error {
 	return disk.SyncDir(l.dir.names())
 }
 
-// Rename gives the machine another name in one step, if nobody has it: microvm.ErrExists.
+// Rename gives the machine another name in one step, if nobody has it: microvm.ErrExists. When it returns the name survives power loss.
 func (l *Lock) Rename(name string) error {
+	if err := l.Move(name); err != nil {
+		return err
+	}
+	return l.FlushName()
+}
+
+// FlushName makes the machine's name survive power loss.
+func (l *Lock) FlushName() error { return disk.SyncDir(l.dir.names()) }
+
+// Move is Rename without the flush.
+func (l *Lock) Move(name string) error {
 	old, err := l.dir.NameOf(l.uid)
 	if err != nil || old == name {
 		return err
@@ -70,7 +81,7 @@ func (l *Lock) Rename(name string) error {
 	if err != nil {
 		return err
 	}
-	return disk.SyncDir(l.dir.names())
+	return nil
 }
 
 // Lookup returns the uid of the machine with this name, else the one with this uid, else microvm.ErrNotFound.
