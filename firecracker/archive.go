@@ -105,6 +105,9 @@ func (d *driver) PruneSnapshots(ctx context.Context, o microvm.PruneOptions) (de
 		for _, one := range removed {
 			deleted = append(deleted, snapshotInfo(&one.Manifest))
 			freed += one.Bytes
+			if !o.DryRun {
+				d.stock.drop(d, one.Manifest.UID) // what waits for it has its files
+			}
 		}
 		return err
 	})

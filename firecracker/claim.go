@@ -82,6 +82,7 @@ func (c *claim) run(ctx context.Context) (err error) {
 			return
 		}
 		err = errors.Join(err, d.destroy(context.WithoutCancel(ctx), c.lock, record, c.name))
+		c.machine.process = nil // its end is no business of who holds the lock any more
 	}()
 	if err := steps.Do("record", func() error { return c.note(true, true) }, func() error { return c.note(true, false) }); err != nil {
 		return err
@@ -91,6 +92,11 @@ func (c *claim) run(ctx context.Context) (err error) {
 	}
 	flushed := beside(c.lock.FlushName)
 	defer flushed()
+	if c.options.Change.Publish != nil { // which may be somebody's: then the machine is as good as it was
+		if err := steps.Do("ports", func() error { return c.takePorts(ctx) }, func() error { return c.returnPorts(ctx) }); err != nil {
+			return err
+		}
+	}
 	c.touched = true
 	if err := c.change(ctx, steps); err != nil {
 		return err
@@ -114,6 +120,18 @@ func (c *claim) run(ctx context.Context) (err error) {
 func (c *claim) note(held, claiming bool) error {
 	c.machine.run.Held, c.machine.run.Claiming = held, claiming
 	return c.lock.WriteRun(*c.machine.run)
+}
+
+func (c *claim) takePorts(ctx context.Context) error {
+	record := c.machine.record
+	record.Spec = c.spec
+	return c.driver.addPorts(ctx, &record, c.machine.record.Spec.Network.Publish)
+}
+
+func (c *claim) returnPorts(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoPatience)
+	defer cancel()
+	return c.driver.takePorts(ctx, c.machine.record.UID, c.machine.record.Spec.Network.Publish)
 }
 
 // change makes the machine what the options say, as Update does.

@@ -15,6 +15,9 @@ func (d *driver) Rename(ctx context.Context, uid, name string) error {
 		if m.state == microvm.StateDestroying || m.state == microvm.StateCreating {
 			return stateError("rename", m.state)
 		}
+		if err := notHeld("rename", m); err != nil {
+			return err
+		}
 		if m.name == name {
 			return nil
 		}

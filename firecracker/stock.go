@@ -86,8 +86,9 @@ func (s *stock) add(snapshot string, r *restoration) []*restoration {
 	defer s.mu.Unlock()
 	s.making = ""
 	switch wanted := slices.ContainsFunc(s.latest, func(m *snapstore.Manifest) bool { return m.UID == snapshot }); {
-	case r == nil: // until the next restore of it
-		return s.forget(snapshot)
+	case r == nil: // no more until the next restore of it: there may be no place for it
+		s.latest = slices.DeleteFunc(s.latest, func(m *snapstore.Manifest) bool { return m.UID == snapshot })
+		return nil
 	case !wanted:
 		return []*restoration{r}
 	}
@@ -160,9 +161,13 @@ func (s *stock) drop(d *driver, snapshot string) {
 
 // close ends all that waits. Nothing is being made any more.
 func (s *stock) close(d *driver) {
+	s.mu.Lock()
+	var all []*restoration
 	for snapshot := range s.waiting {
-		s.drop(d, snapshot)
+		all = append(all, s.forget(snapshot)...)
 	}
+	s.mu.Unlock()
+	d.discard(all)
 }
 
 // waits says whether what is under a uid is no machine, but waits to become one.

@@ -60,6 +60,9 @@ func (d *driver) beginStop(ctx context.Context, lock *state.Lock, m *machine, o 
 	default:
 		return nil, stateError("stop", m.state)
 	}
+	if m.run.Held { // its guest is not to go on, not even for its end
+		return nil, nil
+	}
 	if err := d.intend(lock, m.run, microvm.ReasonStopped); err != nil {
 		return nil, err
 	}

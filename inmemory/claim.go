@@ -21,6 +21,9 @@ func (d *driver) Claim(ctx context.Context, uid, held, name string, o microvm.Cl
 	if err != nil {
 		return nil, err
 	}
+	if err := d.checkPorts(uid, spec.Network); err != nil {
+		return nil, err
+	}
 	if d.names[name] != "" && name != held {
 		return nil, fmt.Errorf("name %q: %w", name, microvm.ErrExists)
 	}

@@ -153,7 +153,7 @@ func (d *driver) Stop(ctx context.Context, uid string, o microvm.StopOptions) (m
 		return microvm.Exit{}, stateError("stop", m.info.State)
 	}
 	exit := microvm.Exit{Reason: microvm.ReasonStopped, Evidence: []string{"stopped was asked for"}}
-	if o.Force {
+	if o.Force || m.info.Held {
 		exit = microvm.Exit{Reason: microvm.ReasonForced, Code: -1, Signal: 9, Evidence: []string{"forced was asked for"}}
 	}
 	d.end(m, exit)
@@ -246,6 +246,8 @@ func (d *driver) Rename(ctx context.Context, uid, name string) error {
 	}
 	defer d.mu.Unlock()
 	switch {
+	case m.info.Held:
+		return fmt.Errorf("%w: can't rename a machine that is held", microvm.ErrState)
 	case m.info.Name == name:
 		return nil
 	case d.names[name] != "":

@@ -27,6 +27,7 @@ var claims = group{"claims", []testCase{
 		held := c.held("ready")
 		c.is(held.Resume(c.ctx), microvm.ErrState)
 		c.is(held.Pause(c.ctx), microvm.ErrState)
+		c.is(held.Rename(c.ctx, "mine"), microvm.ErrState)
 		_, err := held.Snapshot(c.ctx, "first", nil)
 		c.is(err, microvm.ErrState)
 		c.state(held, microvm.StatePaused)
@@ -86,8 +87,13 @@ var claims = group{"claims", []testCase{
 	}},
 	{"a held machine that has ended is not handed out", func(c *checker) {
 		held := c.held("ready")
-		c.stop(held)
-		_, _, err := c.rt.Claim(c.ctx, "ready", "job", nil)
+		exit, err := held.Stop(c.ctx, nil)
+		c.ok(err)
+		if exit.Reason != microvm.ReasonForced {
+			c.Errorf("%s: its guest was not to go on for its end", exit.Reason)
+		}
+		c.state(held, microvm.StateStopped)
+		_, _, err = c.rt.Claim(c.ctx, "ready", "job", nil)
 		c.is(err, microvm.ErrState)
 		c.ok(c.rt.Discard(c.ctx, "ready"))
 	}},

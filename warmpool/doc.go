@@ -14,5 +14,7 @@
 // Several processes may have a pool of one name open, over one state directory: no machine is handed out twice, each of them sees to it that there are as many as its Size says, and what is beyond
 // that is discarded. They should agree on the size and the snapshot; machines of an older snapshot than a process has are discarded, those of a newer one are left to who has that.
 //
+// What is left of a process that was killed while it made a machine, or handed one out, is taken away by Runtime.Recover.
+//
 // A claimed machine keeps the label, and is the caller's: to be stopped and destroyed as any other.
 package warmpool

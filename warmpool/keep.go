@@ -94,11 +94,12 @@ func (p *Pool) look(ctx context.Context) error {
 	}
 	bad = append(bad, p.found(good)...)
 	for _, name := range bad {
-		if err := p.rt.Discard(ctx, name); err != nil && !errors.Is(err, microvm.ErrNotFound) && !errors.Is(err, microvm.ErrState) { // else somebody was faster
-			return err
+		err := p.rt.Discard(ctx, name)
+		if err != nil && !errors.Is(err, microvm.ErrNotFound) && !errors.Is(err, microvm.ErrState) && ctx.Err() == nil { // else somebody was faster
+			p.options.Logger.Warn("a machine that is not to wait in a pool stays", "pool", p.name, "machine", name, "error", err)
 		}
 	}
-	return nil
+	return context.Cause(ctx)
 }
 
 // found takes in what waits, and returns what of it is too much.
@@ -121,7 +122,7 @@ func (p *Pool) found(good []string) (surplus []string) {
 
 // waits says whether a machine can be handed out.
 func (p *Pool) waits(info *microvm.Info) bool {
-	return info.Held && info.State == microvm.StatePaused && info.Spec.Labels[SnapshotLabel] == p.snapshot.UID && (p.options.MaxAge == 0 || time.Since(info.Created) < p.options.MaxAge)
+	return Waits(info, p.name) && info.Spec.Labels[SnapshotLabel] == p.snapshot.UID && (p.options.MaxAge == 0 || time.Since(info.Created) < p.options.MaxAge)
 }
 
 // discards says whether a machine that can't be handed out is this process's to discard. One of a newer snapshot is not, nor is one that is being made.
@@ -205,6 +206,7 @@ func (p *Pool) make(ctx context.Context) error {
 		p.ready, p.made = append(p.ready, name), append(p.made, name)
 		p.status.Error = ""
 	} else if ctx.Err() == nil {
+		p.unmade++
 		p.status.Failed++
 		p.status.Error = err.Error()
 	}

@@ -64,6 +64,7 @@ type Pool struct {
 	made    []string        // names of what was made since somebody began to look,
 	taken   map[string]bool // and of what somebody in this process took
 	making  int
+	unmade  uint64 // how many could not be made
 	status  Status
 	changed chan struct{} // closed when any of these has
 	closed  bool
@@ -146,8 +147,15 @@ func (p *Pool) restoreOptions() *microvm.RestoreOptions {
 	return &o
 }
 
-// prefix begins the names of the machines that wait.
-func (p *Pool) prefix() string { return "pool-" + p.name + "-" }
+// Waits says whether a machine is one that waits in the pool of this name. One that was claimed keeps its labels, and so do machines that are restored from a snapshot of it.
+func Waits(info *microvm.Info, pool string) bool {
+	return info.Held && info.State == microvm.StatePaused && info.Spec.Labels[Label] == pool && strings.HasPrefix(info.Name, prefixOf(pool))
+}
+
+// prefixOf returns what begins the names of the machines that wait.
+func prefixOf(pool string) string { return "pool-" + pool + "-" }
+
+func (p *Pool) prefix() string { return prefixOf(p.name) }
 
 // Status says how the pool does.
 func (p *Pool) Status() Status {
@@ -174,10 +182,10 @@ func (p *Pool) Resize(size int) error {
 // Fill waits until as many machines wait as are to, or one can't be made.
 func (p *Pool) Fill(ctx context.Context) error {
 	p.mu.Lock()
-	failed := p.status.Failed
+	unmade := p.unmade
 	p.mu.Unlock()
 	return p.until(ctx, "fill", func() (bool, error) {
-		if p.status.Failed > failed && p.status.Error != "" {
+		if p.unmade > unmade && p.status.Error != "" {
 			return false, errors.New(p.status.Error)
 		}
 		return len(p.ready) >= p.size, nil
@@ -193,7 +201,11 @@ func (p *Pool) Drain(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("drain pool %s: %w", p.name, err)
 	}
-	return p.until(ctx, "drain", func() (bool, error) { return p.making == 0 && len(p.ready) == 0, nil })
+	err = p.until(ctx, "drain", func() (bool, error) { return p.making == 0 && len(p.ready) == 0, nil })
+	if err == nil {
+		err = p.look(ctx) // once who discards what was made last is done
+	}
+	return err
 }
 
 // until waits for what is true of the pool, under its lock.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -137,11 +138,15 @@ func TestTakeWhatIsAskedWrong(t *testing.T) {
 	p := w.open(warmpool.Options{Size: 1})
 	fill(t, p)
 	before := w.waiting()
+	taken := []microvm.Port{{Protocol: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:8080"), Guest: 80}}
+	if _, err := w.rt.Create(t.Context(), "has-the-port", microvm.Spec{Diskless: true, Kernel: "/kernel", Network: &microvm.Network{Publish: taken}}); err != nil {
+		t.Fatal(err)
+	}
 	for _, ask := range []struct {
 		name string
 		o    *microvm.ClaimOptions
 		want error
-	}{{"template", nil, microvm.ErrExists}, {"a/b", nil, microvm.ErrInvalid}, {"pool-p-mine", nil, microvm.ErrInvalid}, {"job", &microvm.ClaimOptions{Hostname: "-"}, microvm.ErrInvalid}} {
+	}{{"job", &microvm.ClaimOptions{Change: microvm.Change{Publish: &taken}}, microvm.ErrBusy}, {"template", nil, microvm.ErrExists}, {"a/b", nil, microvm.ErrInvalid}, {"pool-p-mine", nil, microvm.ErrInvalid}, {"job", &microvm.ClaimOptions{Hostname: "-"}, microvm.ErrInvalid}} {
 		if _, _, err := p.Take(within(t), ask.name, ask.o); !errors.Is(err, ask.want) || !strings.Contains(err.Error(), "pool p") {
 			t.Errorf("%s: %v, want %v of the pool", ask.name, err, ask.want)
 		}

@@ -1,6 +1,7 @@
 package warmpool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,11 +10,14 @@ import (
 	microvm "github.com/tangle-network/microvm-runtime"
 )
 
-// attempts is how many machines that turn out to be broken Take puts up with.
-const attempts = 4
+// attempts is how many machines that turn out to be broken Take puts up with, and races how many that others take first.
+const (
+	attempts = 4
+	races    = 100
+)
 
 // Take hands out a machine under a name: one that waits, else one that is made now. What the options say is done before Take returns; the evidence says what the guest's agent did. See
-// microvm.Runtime.Claim for its errors: [microvm.ErrExists] is of the name, and [microvm.ErrInvalid] of the options; then nothing is taken.
+// microvm.Runtime.Claim for its errors: [microvm.ErrExists] is of the name, [microvm.ErrInvalid] of the options, [microvm.ErrBusy] of a port; then nothing is taken.
 func (p *Pool) Take(ctx context.Context, name string, options *microvm.ClaimOptions) (*microvm.VM, microvm.Evidence, error) {
 	if strings.HasPrefix(name, p.prefix()) {
 		return nil, nil, p.failed(&microvm.FieldError{Field: "name", Value: name, Reason: "is one of those that wait in the pool"})
@@ -25,7 +29,7 @@ func (p *Pool) Take(ctx context.Context, name string, options *microvm.ClaimOpti
 		return nil, nil, p.failed(microvm.ErrClosed)
 	}
 	var errs []error
-	for len(errs) < attempts {
+	for lost := 0; len(errs) < attempts && lost < races; {
 		held, warm, err := p.next(ctx)
 		if err != nil {
 			return nil, nil, p.failed(errors.Join(append(errs, err)...))
@@ -37,18 +41,20 @@ func (p *Pool) Take(ctx context.Context, name string, options *microvm.ClaimOpti
 			return vm, evidence, nil
 		case asked(err) || ctx.Err() != nil:
 			return nil, evidence, p.failed(err)
-		case !errors.Is(err, microvm.ErrNotFound) && !errors.Is(err, microvm.ErrState): // else another was faster
+		case errors.Is(err, microvm.ErrNotFound) || errors.Is(err, microvm.ErrState): // another was faster
+			lost++
+		default:
 			errs = append(errs, err)
 		}
 	}
-	return nil, nil, p.failed(errors.Join(errs...))
+	return nil, nil, p.failed(cmp.Or(errors.Join(errs...), microvm.ErrBusy))
 }
 
 func (p *Pool) failed(err error) error { return fmt.Errorf("take from pool %s: %w", p.name, err) }
 
 // asked says whether an error is of what was asked, and the machine is as good as it was.
 func asked(err error) bool {
-	return errors.Is(err, microvm.ErrExists) || errors.Is(err, microvm.ErrInvalid)
+	return errors.Is(err, microvm.ErrExists) || errors.Is(err, microvm.ErrInvalid) || errors.Is(err, microvm.ErrBusy)
 }
 
 // next returns a machine that nobody else in this process claims: one that waits, else one that it makes.

@@ -143,7 +143,7 @@ func takeHeld(ctx context.Context, rt *microvm.Runtime, pool, name string, o *mi
 // heldIn returns the machines that wait in a pool, the oldest first.
 func heldIn(ctx context.Context, rt *microvm.Runtime, pool string) ([]microvm.Info, error) {
 	infos, err := rt.List(ctx, &microvm.Filter{Labels: map[string]string{warmpool.Label: pool}})
-	infos = slices.DeleteFunc(infos, func(info microvm.Info) bool { return !info.Held })
+	infos = slices.DeleteFunc(infos, func(info microvm.Info) bool { return !warmpool.Waits(&info, pool) })
 	slices.SortFunc(infos, func(a, b microvm.Info) int { return a.Created.Compare(b.Created) })
 	return infos, err
 }

@@ -82,7 +82,7 @@ type Run struct {
 	Pager bool `json:"pager,omitempty"`
 	// Held says that nobody has the machine yet: it waits, paused, to be claimed.
 	Held bool `json:"held,omitempty"`
-	// Claiming says that it is being handed out. Who finds it with the machine's lock takes the machine back: it may be half somebody's.
+	// Claiming says that it is being handed out. Where that was interrupted Recover takes the machine back: it may be half somebody's.
 	Claiming bool `json:"claiming,omitempty"`
 	// PagerEnds says that the machine ends with that helper, in place of being served by another.
 	PagerEnds bool `json:"pager_ends,omitempty"`
