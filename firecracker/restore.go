@@ -37,7 +37,8 @@ func (d *driver) Restore(ctx context.Context, snapshot, name string, o microvm.R
 	if d.state.Taken(name) { // Bind decides; this spares the work.
 		return "", nil, fmt.Errorf("name %q: %w", name, microvm.ErrExists)
 	}
-	defer d.stock.restored(d, &manifest)()
+	over := d.stock.restored(d, &manifest)
+	defer func() { over(err == nil) }()
 	r := &restoration{driver: d, manifest: &manifest, name: name, options: o}
 	if err := r.check(ctx); err != nil {
 		return "", nil, err

@@ -30,18 +30,20 @@ type stock struct {
 }
 
 // restored notes that a snapshot is restored. Over is to be called when that is done: what it took from the stock is replaced then, behind.
-func (s *stock) restored(d *driver, m *snapstore.Manifest) (over func()) {
+func (s *stock) restored(d *driver, m *snapstore.Manifest) (over func(worked bool)) {
 	if d.options.WaitingVMMs == 0 || m.Ephemeral {
-		return func() {}
+		return func(bool) {}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.under++
-	return func() {
+	return func(worked bool) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.under--
-		s.latest = append(slices.DeleteFunc(s.latest, func(other *snapstore.Manifest) bool { return other.UID == m.UID }), m)
+		if worked {
+			s.latest = append(slices.DeleteFunc(s.latest, func(other *snapstore.Manifest) bool { return other.UID == m.UID }), m)
+		}
 		s.fill(d)
 	}
 }

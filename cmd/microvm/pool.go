@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/firecracker"
 	"github.com/tangle-network/microvm-runtime/warmpool"
 )
 
@@ -83,7 +84,7 @@ func poolServeCommand() *cobra.Command {
 		Short: "Keep a pool full until SIGINT or SIGTERM; what waits goes on waiting then",
 		Args:  count(2, 2),
 	}
-	cmd.RunE = runtimeVerb(func(ctx context.Context, rt *microvm.Runtime, args []string) error {
+	cmd.RunE = runtimeVerbWith(func(*firecracker.Options) {}, func(ctx context.Context, rt *microvm.Runtime, args []string) error {
 		pool, err := f.open(ctx, rt, args[0], args[1])
 		if err != nil {
 			return err

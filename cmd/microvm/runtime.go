@@ -14,7 +14,7 @@ import (
 
 // runtimeVerb makes a command's function of a verb on the runtime of the environment.
 func runtimeVerb(verb func(ctx context.Context, rt *microvm.Runtime, args []string) error) func(*cobra.Command, []string) error {
-	return runtimeVerbWith(func(*firecracker.Options) {}, verb)
+	return runtimeVerbWith(func(o *firecracker.Options) { o.WaitingVMMs = 0 }, verb) // what waits for the next restore would end with the command
 }
 
 // runtimeVerbWith is runtimeVerb with a change of the options of the environment.
