@@ -32,7 +32,7 @@ while True:
     random.seed(os.urandom(32))  # what was seeded before a fork all have; os.urandom is the kernel's, which is each machine's own
     hits = sum(random.random() ** 2 + random.random() ** 2 < 1 for _ in range(10000))
     with open("/run/answers", "w") as answers:
-        print(f"order {order}: the {order}th prime is {primes[order - 1]}, pi is about {hits / 2500}, drew {os.urandom(8).hex()} and {random.getrandbits(64):016x}", file=answers)
+        print(f"order {order}: prime number {order} is {primes[order - 1]}, pi is about {hits / 2500}, drew {os.urandom(8).hex()} and {random.getrandbits(64):016x}", file=answers)
 `
 
 func main() {
