@@ -30,6 +30,8 @@ type labRounds struct {
 	lab       *netlab.Lab
 	vm        *microvm.VM
 	snapshots []string // those since the last full one
+	poured    []byte   // what is sent into each
+	sum       string   // of that, as sha256sum says it
 }
 
 // greeter is a server in the guest that says who it is.
@@ -44,9 +46,11 @@ while True:
 // TestLabRounds: what a machine has on its disk, its network, and what it is asked outlive its end by force, round after round; and many can go on at once. A boot is dear.
 func TestLabRounds(t *testing.T) {
 	ring.Lab(t)
-	n := &labRounds{lab: netlab.New(t)}
+	n := &labRounds{lab: netlab.New(t), poured: make([]byte, 20<<20)}
+	rand.Read(n.poured)
+	n.sum = fmt.Sprintf("%x  -\n", sha256.Sum256(n.poured))
 	n.labRig = newLabRigOn(t, false, n.lab.Host, func(*Options) {})
-	n.vm = n.create(microvm.Spec{TrackDirty: true, MemoryMiB: 160, Network: &microvm.Network{Egress: policyOf(t, n.rule())}})
+	n.vm = n.create(microvm.Spec{TrackDirty: true, MemoryMiB: 128, Network: &microvm.Network{Egress: policyOf(t, n.rule())}})
 	n.start(n.vm)
 	sh(t, n.vm, "echo uninitialized >/etc/machine-id")
 	server := guest.Command(n.vm, "python3", "-c", greeter)
@@ -73,10 +77,12 @@ func (n *labRounds) round(t *testing.T, round int, kind microvm.SnapshotKind) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	ends := n.acrossProcesses(t, round)
+	begun := time.Now()
 	info, err := n.vm.Snapshot(t.Context(), fmt.Sprint("round", round), &microvm.SnapshotOptions{Diff: kind == microvm.SnapshotDiff})
 	if err != nil || info.Kind != kind {
 		t.Fatalf("%+v, %v, want a %s\nconsole:\n%s", info, err, kind, n.console(n.vm))
 	}
+	taken := time.Now()
 	for _, end := range ends {
 		end()
 	}
@@ -87,7 +93,8 @@ func (n *labRounds) round(t *testing.T, round int, kind microvm.SnapshotKind) {
 		t.Errorf("round %d: the disk has %s, want %s", round, got, want)
 	}
 	n.speaks(t, n.vm, fmt.Sprint("round", round))
-	takes(t, n.vm)
+	n.takes(t, n.vm)
+	t.Logf("round %d: a %s snapshot in %v, the rest in %v", round, kind, taken.Sub(begun), time.Since(taken))
 }
 
 // acrossProcesses starts a command by this process and one by another, as it is to the driver. What it returns ends them, on the machine that was written down, and checks what each wrote.
@@ -106,8 +113,8 @@ func (n *labRounds) acrossProcesses(t *testing.T, round int) []func() {
 
 // across starts a command that writes lines until it is told to end, and has seen some of them when it returns. Nothing may be lost or there twice.
 func across(t *testing.T, vm *microvm.VM, name string) func() {
-	pipe := "/tmp/end-" + name
-	c := guest.Command(vm, "bash", "-c", `mkfifo $0; exec 3<>$0; i=0; until read -t 0.05 -u 3; do echo line $i; i=$((i+1)); done; echo end $i`, pipe)
+	file := "/tmp/end-" + name
+	c := guest.Command(vm, "bash", "-c", `mkfifo $0.pause; exec 3<>$0.pause; i=0; until [ -e $0 ]; do echo line $i; i=$((i+1)); read -t 0.2 -u 3; done; echo end $i`, file) // a sleep is a process
 	out, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +130,7 @@ func across(t *testing.T, vm *microvm.VM, name string) func() {
 	return func() {
 		t.Helper()
 		defer cancel()
-		sh(t, vm, "echo >"+pipe)
+		sh(t, vm, "touch "+file)
 		rest, err := io.ReadAll(out)
 		if err = errors.Join(err, c.Wait()); err != nil {
 			t.Errorf("the command %s: %v", name, err)
@@ -185,14 +192,12 @@ func connects(t *testing.T, vm *microvm.VM, at netip.AddrPort, word string, pati
 }
 
 // takes sends 20 MiB into a machine.
-func takes(t *testing.T, vm *microvm.VM) {
+func (n *labRounds) takes(t *testing.T, vm *microvm.VM) {
 	t.Helper()
-	data := make([]byte, 20<<20)
-	rand.Read(data)
 	c := guest.Command(vm, "sha256sum")
-	c.Stdin = bytes.NewReader(data)
-	if got, err := c.Output(t.Context()); err != nil || string(got) != fmt.Sprintf("%x  -\n", sha256.Sum256(data)) {
-		t.Errorf("the guest got what has the sum %s, %v", got, err)
+	c.Stdin = bytes.NewReader(n.poured)
+	if got, err := c.Output(t.Context()); err != nil || string(got) != n.sum {
+		t.Errorf("the guest got what has the sum %s, %v, want %s", got, err, n.sum)
 	}
 }
 
@@ -214,7 +219,7 @@ func (n *labRounds) many(t *testing.T, snapshot string) {
 			t.Fatal(err)
 		}
 		addresses[i] = info.Network.Address
-		own := strings.Fields(sh(t, vm, "hostname; cat /etc/machine-id /run/microvm/generation; echo "+names[i]+" >/own-"+names[i]))
+		own := strings.Fields(sh(t, vm, "pkill -f /tmp/[e]nd; hostname; cat /etc/machine-id /run/microvm/generation; echo "+names[i]+" >/own-"+names[i]))
 		for _, what := range append(own, addresses[i].String()) {
 			seen[what]++
 		}
