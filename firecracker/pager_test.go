@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,33 +103,93 @@ func TestRealWorkingSet(t *testing.T) {
 	})
 }
 
+// memoryFile opens a snapshot's memory until the test ends.
+func (r *rig) memoryFile(uid string) *os.File {
+	r.t.Helper()
+	manifest := *must(r.driver.snaps.Read(uid))
+	memory := *must(os.Open(r.driver.snaps.Path(&manifest, snapstore.Memory)))
+	r.t.Cleanup(func() { memory.Close() })
+	return memory
+}
+
+// counted returns what says how many of the pages that a machine counts in are in the host's cache.
+func (r *rig) counted(uid string) func() int {
+	memory := r.memoryFile(uid)
+	return func() int { return *must(unix.Cached(memory, 32<<20, tinyguest.CountPages*4096)) }
+}
+
+// forgetting returns what takes a snapshot's memory out of the host's cache; no machine may have it mapped.
+func (r *rig) forgetting(uid string) func() {
+	memory, counted := r.memoryFile(uid), r.counted(uid)
+	return func() {
+		r.t.Helper()
+		if err := errors.Join(memory.Sync(), unix.DropCache(memory)); err != nil {
+			r.t.Fatal(err)
+		}
+		if counted() > 0 {
+			r.t.Skip("the file system keeps what is dropped: it is in memory")
+		}
+	}
+}
+
+// isRead waits until all pages that a machine counts in are in the host's cache.
+func (r *rig) isRead(counted func() int) {
+	r.t.Helper()
+	for ctx := within(r.t); counted() < tinyguest.CountPages; time.Sleep(time.Millisecond) {
+		if ctx.Err() != nil {
+			r.t.Errorf("%d pages are read", counted())
+			return
+		}
+	}
+}
+
+// TestRealReadAheadOfWaiting: a VMM that waited has the working set read when it is taken, as it is then.
+func TestRealReadAheadOfWaiting(t *testing.T) {
+	stocking(t, 1, func(t *testing.T, r *rig) {
+		uid := *must(r.driver.snaps.Lookup("one/warm"))
+		if err := os.RemoveAll(r.driver.snaps.WorkingSet(uid)); err != nil {
+			t.Fatal(err)
+		}
+		vm := r.restore("one/warm", "two", &microvm.RestoreOptions{Backend: microvm.MemoryUFFD, Paused: true})
+		waiting := r.waiting() // there was no working set when it was made
+		if err := vm.Resume(within(t)); err != nil {
+			t.Fatal(err)
+		}
+		r.goesOn(vm, "one/warm")
+		r.destroy(vm)
+		counted := r.counted(uid)
+		r.forgetting(uid)()
+		loads := false
+		r.setHook(func(point string) error {
+			if point == "load/vmm:before" { // later the next that waits would have it read
+				loads = true
+				r.isRead(counted)
+			}
+			return nil
+		})
+		vm = r.restore("one/warm", "three", &microvm.RestoreOptions{Paused: true})
+		r.setHook(nil)
+		if pid := r.info(vm).PID; !slices.Contains(waiting, pid) {
+			t.Errorf("VMM %d is none of %v, which waited", pid, waiting)
+		}
+		if !loads {
+			t.Error("it was not loaded")
+		}
+		r.destroy(vm)
+	})
+}
+
 // TestRealReadAhead: a machine whose memory is mapped has the working set read before its guest asks for it.
 func TestRealReadAhead(t *testing.T) {
 	counting(t, ring.Real(t), func(t *testing.T, r *rig) {
 		uid := r.warm()
 		r.runsOnce("two", false)
-		set := r.driver.snaps.WorkingSet(uid)
-		manifest := *must(r.driver.snaps.Read(uid))
-		memory := *must(os.Open(r.driver.snaps.Path(&manifest, snapstore.Memory)))
-		defer memory.Close()
-		counted := func() int { return *must(unix.Cached(memory, 32<<20, tinyguest.CountPages*4096)) }
-		forget := func() {
-			if err := errors.Join(memory.Sync(), unix.DropCache(memory)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if forget(); counted() > 0 {
-			t.Skip("the file system keeps what is dropped: it is in memory")
-		}
+		set, counted, forget := r.driver.snaps.WorkingSet(uid), r.counted(uid), r.forgetting(uid)
+		forget()
 		paused := &microvm.RestoreOptions{Paused: true}
 		vm := r.restore("one/warm", "three", paused)
+		r.isRead(counted)
 		ctx := within(t)
-		for counted() < tinyguest.CountPages {
-			if ctx.Err() != nil {
-				t.Fatalf("%d pages are read", counted())
-			}
-			time.Sleep(time.Millisecond)
-		}
 		if stats, err := vm.Stats(ctx); err != nil || stats.Memory != nil {
 			t.Errorf("no helper serves it: %+v, %v", stats.Memory, err)
 		}

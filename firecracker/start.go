@@ -162,7 +162,9 @@ func (b *boot) makePlace(ctx context.Context) (err error) {
 		b.contents.shared[filepath.Base(loadedState)] = b.load.state
 		if !b.load.pager {
 			b.contents.shared[filepath.Base(loadedMemory)] = b.load.memory
-			b.driver.readAhead(b.load)
+			if !b.record.Waiting { // else when it is taken: until then nobody needs it
+				b.driver.readAhead(b.load)
+			}
 		}
 	} else if b.contents.config, err = planOf(b.record).configFile(); err != nil {
 		return err

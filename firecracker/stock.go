@@ -220,6 +220,9 @@ func (r *restoration) runWaiting(ctx context.Context, recorded func(), w *restor
 	r.record, r.lock, r.steps, r.boot = w.record, w.lock, w.steps, w.boot
 	r.record.Spec, r.record.Created, r.record.Waiting = spec, time.Now().Round(0), false
 	r.boot.name, r.boot.load = r.name, r.loading()
+	if !r.boot.load.pager {
+		r.driver.readAhead(r.boot.load)
+	}
 	if err := r.steps.Do("revise", func() error { return r.revise(ctx) }, nil); err != nil {
 		return r.undo(err)
 	}
