@@ -174,6 +174,9 @@ func (p *Pager) adopt(t table, uffd int) error {
 	if err != nil {
 		return errors.Join(err, syscall.Close(uffd))
 	}
+	if p.config.WorkingSet != "" {
+		p.recording.learn()
+	}
 	p.serve(t, uffd, bits, false)
 	if p.config.WorkingSet != "" {
 		p.serving.Go(p.prefetch)

@@ -42,15 +42,12 @@ func runsOf(pages []uint32, pageSize uint64) (runs []run) {
 // prefetch copies the working set beside the faults. Nothing depends on it: what goes wrong is left to the faults.
 func (p *Pager) prefetch() {
 	begin := time.Now()
-	pages, err := readSet(p.config.WorkingSet, p.table.PageSize)
-	if err == nil {
-		err = fits(pages, p.table.PageSize, p.source.Size())
-	}
+	pages, err := p.workingSet()
+	p.recording.know(pages)
 	if errors.Is(err, fs.ErrNotExist) && p.config.Record != "" { // this is who makes it
 		return
 	}
 	if err == nil {
-		p.recording.know(pages)
 		runs := runsOf(pages, p.table.PageSize)
 		p.serving.Go(func() { p.readAhead(runs) })
 		err = p.prefetchRuns(runs)
@@ -60,6 +57,18 @@ func (p *Pager) prefetch() {
 		return
 	}
 	p.counters.prefetch.Store(int64(time.Since(begin)))
+}
+
+// workingSet returns the set that was recorded before, or nothing and why.
+func (p *Pager) workingSet() ([]uint32, error) {
+	pages, err := readSet(p.config.WorkingSet, p.table.PageSize)
+	if err == nil {
+		err = fits(pages, p.table.PageSize, p.source.Size())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return pages, nil
 }
 
 // readAhead has a disk read many runs at once, of which only one at a time is copied.

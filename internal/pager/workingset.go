@@ -29,10 +29,11 @@ const (
 
 // recording is the order of faults as it grows.
 type recording struct {
-	mu    sync.Mutex
-	on    bool
-	known []uint32 // the working set that is prefetched meanwhile
-	pages []uint32
+	mu       sync.Mutex
+	on       bool
+	learning chan struct{} // until known is said. Nil where nothing is prefetched
+	known    []uint32      // the working set that is prefetched meanwhile
+	pages    []uint32
 }
 
 func (r *recording) add(page uint64) {
@@ -43,17 +44,30 @@ func (r *recording) add(page uint64) {
 	}
 }
 
+// learn says that know will be called: a recording that is written down before would replace a set of which it only has a part.
+func (r *recording) learn() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.learning = make(chan struct{})
+}
+
 // know says what is prefetched: it is no news when it is asked for.
 func (r *recording) know(pages []uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.known = pages
+	close(r.learning)
 }
 
 // stop returns what was recorded, and ok the first time only.
 func (r *recording) stop() (pages []uint32, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if learning := r.learning; learning != nil {
+		r.mu.Unlock()
+		<-learning
+		r.mu.Lock()
+	}
 	ok, pages = r.on, r.pages
 	r.on, r.pages = false, nil
 	if len(r.known) > 0 {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/unix"
@@ -178,5 +179,30 @@ func TestHostReadAhead(t *testing.T) {
 	must(t, writeSet(set, hugePage, []uint32{0}))
 	if n, err := ReadAhead(t.Context(), set, path); n != hugePage || err != nil {
 		t.Errorf("huge: %d bytes, %v", n, err)
+	}
+}
+
+// TestRecordingWaitsForWhatIsKnown: a VM may end while its working set is still being read, and must not replace it with the part that it has asked for.
+func TestRecordingWaitsForWhatIsKnown(t *testing.T) {
+	for asked, want := range map[uint32][]uint32{9: nil, 20: {9, 4, 20, 21, 22}} {
+		r := recording{on: true}
+		r.learn()
+		for n := range uint32(3) {
+			r.add(uint64(asked + n))
+		}
+		stopped := make(chan []uint32)
+		go func() {
+			pages, _ := r.stop()
+			stopped <- pages
+		}()
+		select {
+		case pages := <-stopped:
+			t.Errorf("not waited for: %d", pages)
+		case <-time.After(20 * time.Millisecond):
+			r.know([]uint32{9, 4})
+			if pages := <-stopped; !slices.Equal(pages, want) {
+				t.Errorf("%d, want %d", pages, want)
+			}
+		}
 	}
 }
