@@ -82,7 +82,7 @@ func (r *restoration) check(ctx context.Context) (err error) {
 	if err := r.program.supports(planOf(r.record)); err != nil {
 		return err
 	}
-	if err := d.snaps.Check(ctx, r.manifest.UID); err != nil {
+	if err := d.snaps.Check(ctx, r.manifest); err != nil {
 		return err
 	}
 	r.memory, err = d.snaps.Memory(ctx, r.manifest)
@@ -200,7 +200,7 @@ func (r *restoration) finish(ctx context.Context, recorded func()) (err error) {
 	return nil
 }
 
-// stage begins to flush what the machine has, and to write down what its record is to become, since nothing of it depends on the guest. Staged waits for that; it may be called again.
+// stage begins to flush what the machine has, and the record that it is to have, since nothing of it depends on the guest. Staged waits for that; it may be called again.
 func (r *restoration) stage() (staged func() error) {
 	record, started := *r.record, r.boot.state.Started
 	record.Phase = state.PhaseCreated

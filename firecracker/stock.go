@@ -229,7 +229,7 @@ func (r *restoration) runWaiting(ctx context.Context, recorded func(), w *restor
 	return r.finish(ctx, recorded)
 }
 
-// revise makes of a run that waits one that begins, and the network what the options say. The record on disk is replaced by the one that is staged: until then it is of one that waits, under a name.
+// revise makes of a run that waits one that begins, and the network what the options say. The record on disk is replaced by the one that is staged next: until then it is of one that waits, under a name.
 func (r *restoration) revise(ctx context.Context) error {
 	d, record, b := r.driver, r.record, r.boot
 	if hasNetwork(&record.Spec) && r.options.Network != nil {

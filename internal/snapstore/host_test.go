@@ -105,11 +105,13 @@ func TestHostDeleteWithoutSpace(t *testing.T) {
 	ring.Host(t)
 	s := small(t, "1m")
 	var uids []string
+	var last Manifest
 	for i := range 3 {
-		uids = append(uids, snapshot(t, s, fmt.Sprintf("vm/s%d", i), "", map[int64]byte{1: 'a'}).UID)
+		last = snapshot(t, s, fmt.Sprintf("vm/s%d", i), "", map[int64]byte{1: 'a'})
+		uids = append(uids, last.UID)
 	}
 	fill(t, s, 0)
-	if err := s.Check(t.Context(), uids[2]); err != nil {
+	if err := s.Check(t.Context(), &last); err != nil {
 		t.Error(err)
 	}
 	if err := s.Verify(t.Context(), uids[2]); err != nil {

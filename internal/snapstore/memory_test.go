@@ -199,22 +199,22 @@ func TestCheckReadsOnce(t *testing.T) {
 	if err := os.Link(path, filepath.Join(filepath.Dir(s.dir), "link")); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Check(t.Context(), m.UID); err != nil {
+	if err := s.Check(t.Context(), &m); err != nil {
 		t.Error("it was read:", err)
 	}
 	later := *s
 	later.bootID = "another"
-	if err := later.Check(t.Context(), m.UID); !errors.Is(err, microvm.ErrIncompatible) {
+	if err := later.Check(t.Context(), &m); !errors.Is(err, microvm.ErrIncompatible) {
 		t.Error("after a reboot it was not read:", err)
 	}
 	flip(t, path, 0)
-	if err := later.Check(t.Context(), m.UID); err != nil {
+	if err := later.Check(t.Context(), &m); err != nil {
 		t.Error(err)
 	}
 	if err := os.Truncate(path, 5); err != nil {
 		t.Skip("this user can't write to it")
 	}
-	if err := later.Check(t.Context(), m.UID); !errors.Is(err, microvm.ErrIncompatible) {
+	if err := later.Check(t.Context(), &m); !errors.Is(err, microvm.ErrIncompatible) {
 		t.Error(err)
 	}
 }

@@ -85,7 +85,7 @@ func (s *Store) target(name string) (string, error) {
 	return uid, nil
 }
 
-// Lookup returns the uid of the snapshot with this name, "machine/snapshot", else of the one with this uid, else microvm.ErrNotFound.
+// Lookup returns the uid of the snapshot with this name, "machine/snapshot", else of the one with this uid, else microvm.ErrNotFound. It reads no manifest.
 func (s *Store) Lookup(ref string) (string, error) {
 	if microvm.ValidateSnapshotName(ref) == nil {
 		uid, err := s.target(ref)
@@ -97,8 +97,12 @@ func (s *Store) Lookup(ref string) (string, error) {
 	if !state.ValidUID(ref) {
 		return "", notFound(ref)
 	}
-	_, err := s.Read(ref)
-	return ref, err
+	if _, err := os.Lstat(s.file(ref, manifestFile)); errors.Is(err, os.ErrNotExist) {
+		return "", notFound(ref)
+	} else if err != nil {
+		return "", err
+	}
+	return ref, nil
 }
 
 // Read returns a snapshot's manifest: microvm.ErrNotFound, microvm.ErrIncompatible when it is newer, or record.ErrDamaged.

@@ -70,12 +70,17 @@ func (s *Store) chain(ctx context.Context, uid string, do func(*Manifest) error)
 		return err
 	}
 	defer hold.Release()
+	return s.chainOf(ctx, &m, do)
+}
+
+// chainOf is chain for a snapshot that the caller holds.
+func (s *Store) chainOf(ctx context.Context, m *Manifest, do func(*Manifest) error) error {
 	if m.Parent != "" {
 		if err := s.chain(ctx, m.Parent, do); err != nil {
 			return err
 		}
 	}
-	return do(&m)
+	return do(m)
 }
 
 func (s *Store) verify(ctx context.Context, m *Manifest) error {
@@ -158,9 +163,9 @@ func (m *Manifest) present(dir string) (names []string) {
 	return names
 }
 
-// Check is Verify once in a boot of the host.
-func (s *Store) Check(ctx context.Context, uid string) error {
-	return s.chain(ctx, uid, func(m *Manifest) error {
+// Check is Verify once in a boot of the host, of a snapshot that the caller holds.
+func (s *Store) Check(ctx context.Context, m *Manifest) error {
+	return s.chainOf(ctx, m, func(m *Manifest) error {
 		if s.isChecked(m) {
 			return nil
 		}

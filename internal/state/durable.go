@@ -13,19 +13,25 @@ import (
 
 func (d *Dir) recordFile(uid string) string { return filepath.Join(d.Machine(uid), "record.json") }
 
-// stagedFile is where the record is that is to replace the present one.
-func (d *Dir) stagedFile(uid string) string {
-	return filepath.Join(d.Machine(uid), "record.json.staged")
-}
+// stagedFile is there while the durable record says more than is true yet. It dies with the host's present boot.
+func (d *Dir) stagedFile(uid string) string { return filepath.Join(d.Volatile(uid), "staged") }
 
-// ReadRecord returns the machine's durable record: fs.ErrNotExist, ErrDamaged or microvm.ErrIncompatible when it can't.
+// ReadRecord returns the machine's durable record: fs.ErrNotExist, ErrDamaged or microvm.ErrIncompatible when it can't. One that is staged is of a machine that is being created.
 func (d *Dir) ReadRecord(uid string) (Record, error) {
 	var r Record
 	err := read(d.recordFile(uid), &r)
 	if errors.Is(err, ErrDamaged) && d.cut(uid) {
 		return r, fmt.Errorf("%s: %w: it is empty", d.recordFile(uid), os.ErrNotExist)
 	}
+	if err == nil && r.Phase == PhaseCreated && d.staged(uid) { // in this order: it is promoted by the latter
+		r.Phase = PhaseCreating
+	}
 	return r, err
+}
+
+func (d *Dir) staged(uid string) bool {
+	_, err := os.Lstat(d.stagedFile(uid))
+	return err == nil
 }
 
 // cut says whether a machine's first record was cut by a power loss: what replaces one is flushed before. A machine that has run may have more to lose.
@@ -46,24 +52,17 @@ func (l *Lock) WriteRecord(r Record) error {
 	return l.flushParents()
 }
 
-// Stage flushes a machine that Create has made, and writes down, beside its record, what that is to become: what is left for [Lock.Promote] to do is short.
+// Stage writes, beside what else makes a machine that Create has begun, the record that it is to have, which survives power loss when Stage returns: what is left for [Lock.Promote] to do costs no
+// flush. Until then the machine is being created, unless the host goes down: then it was.
 func (l *Lock) Stage(r Record) error {
-	if err := disk.Sync(l.dir.recordFile(l.uid)); err != nil {
+	if err := os.WriteFile(l.dir.stagedFile(l.uid), nil, 0o600); err != nil {
 		return err
 	}
-	if err := write(l.dir.stagedFile(l.uid), r, true); err != nil {
-		return err
-	}
-	return l.flushParents()
+	return l.WriteRecord(r)
 }
 
-// Promote puts the staged record in place; when it returns it survives power loss.
-func (l *Lock) Promote() error {
-	if err := os.Rename(l.dir.stagedFile(l.uid), l.dir.recordFile(l.uid)); err != nil {
-		return err
-	}
-	return disk.SyncDir(l.dir.Machine(l.uid))
-}
+// Promote makes the staged record true.
+func (l *Lock) Promote() error { return os.Remove(l.dir.stagedFile(l.uid)) }
 
 // flushParents makes survive what a new machine is found by: its directory, and its name.
 func (l *Lock) flushParents() error {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestStage: what is staged is nobody's word before it is promoted, and goes with a machine that is taken back.
+// TestStage: what is staged is no machine before it is promoted, unless the host was booted since, and goes with a machine that is taken back.
 func TestStage(t *testing.T) {
 	d := newDir(t)
 	uid := NewUID()
@@ -17,6 +17,9 @@ func TestStage(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lock.Unlock()
+	if err := os.MkdirAll(d.Volatile(uid), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	record := Record{UID: uid, Phase: PhaseCreating}
 	if err := lock.Draft(record); err != nil {
 		t.Fatal(err)
@@ -31,6 +34,10 @@ func TestStage(t *testing.T) {
 	if read, err := d.ReadRecord(uid); err != nil || read.Phase != PhaseCreating {
 		t.Errorf("staged: %q, %v", read.Phase, err)
 	}
+	var durable Record // as it is found after a boot, when nothing is left that is volatile
+	if err := read(d.recordFile(uid), &durable); err != nil || durable.Phase != PhaseCreated {
+		t.Errorf("staged, and the host was booted: %q, %v", durable.Phase, err)
+	}
 	if err := lock.Promote(); err != nil {
 		t.Fatal(err)
 	}
@@ -42,6 +49,13 @@ func TestStage(t *testing.T) {
 	}
 	if err := lock.Stage(record); err != nil {
 		t.Fatal(err)
+	}
+	record.Phase = PhaseDestroying
+	if err := lock.WriteRecord(record); err != nil {
+		t.Fatal(err)
+	}
+	if read, err := d.ReadRecord(uid); err != nil || read.Phase != PhaseDestroying {
+		t.Errorf("staged, and destroyed: %q, %v", read.Phase, err)
 	}
 	if err := lock.Remove(); err != nil {
 		t.Fatal(err)
