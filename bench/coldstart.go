@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,21 +47,18 @@ func coldStartBare(ctx context.Context, parts setup.Parts) (_ []figure, err erro
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.close(ctx)) }()
-	var creates, ours, theirs []time.Duration
-	phases := rand.Perm(coldStarts)
-	for i := range coldStarts + 5 {
-		phase := float64(phases[i%coldStarts]) / coldStarts
+	var creates []time.Duration
+	ours, theirs, err := interleave(coldStarts, func(i int, phase float64) (time.Duration, error) {
 		create, start, err := oneMachine(ctx, r.Runtime, i, phase)
-		if err != nil {
-			return nil, err
+		if i >= 0 {
+			creates = append(creates, create)
 		}
-		plain, err := onePlain(ctx, parts.Firecracker, r.options.Kernel, r.dir, phase)
-		if err != nil {
-			return nil, err
-		}
-		if i >= 5 { // the first are not counted: caches fill
-			creates, ours, theirs = append(creates, create), append(ours, start), append(theirs, plain)
-		}
+		return start, err
+	}, func(_ int, phase float64) (time.Duration, error) {
+		return onePlain(ctx, parts.Firecracker, r.options.Kernel, r.dir, phase)
+	})
+	if err != nil {
+		return nil, err
 	}
 	return []figure{
 		newFigure("cold_start_bare", ours, "firecracker --no-api --config-file", theirs),
@@ -72,7 +68,7 @@ func coldStartBare(ctx context.Context, parts setup.Parts) (_ []figure, err erro
 
 func oneMachine(ctx context.Context, rt *microvm.Runtime, i int, phase float64) (create, start time.Duration, err error) {
 	begin := time.Now()
-	vm, err := rt.Create(ctx, fmt.Sprint("bench-", i), microvm.Spec{Diskless: true})
+	vm, err := rt.Create(ctx, fmt.Sprint("bench", i), microvm.Spec{Diskless: true})
 	if err != nil {
 		return 0, 0, err
 	}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -38,21 +37,13 @@ func warmHandout(ctx context.Context, parts setup.Parts) (_ []figure, err error)
 		return nil, err
 	}
 	defer pool.Close()
-	var ours, theirs []time.Duration
-	phases := rand.Perm(handouts)
-	for i := range handouts + 5 {
-		phase := float64(phases[i%handouts]) / handouts
-		taken, err := oneHandout(ctx, pool, i, phase)
-		if err != nil {
-			return nil, err
-		}
-		plain, err := onePlainResume(ctx, parts.Firecracker, r.files(snapshot), filepath.Join(r.volatile, "plain"), phase)
-		if err != nil {
-			return nil, err
-		}
-		if i >= 5 {
-			ours, theirs = append(ours, taken), append(theirs, plain)
-		}
+	ours, theirs, err := interleave(handouts, func(i int, phase float64) (time.Duration, error) {
+		return oneHandout(ctx, pool, i, phase)
+	}, func(_ int, phase float64) (time.Duration, error) {
+		return onePlainResume(ctx, parts.Firecracker, r.files(snapshot), filepath.Join(r.volatile, "plain"), phase)
+	})
+	if err != nil {
+		return nil, err
 	}
 	f := newFigure("warm_handout", ours, "PATCH /vm Resumed", theirs)
 	f.Beyond, f.Tail = 1, 2
@@ -66,7 +57,7 @@ func oneHandout(ctx context.Context, pool *warmpool.Pool, i int, phase float64) 
 	}
 	settle(phase)
 	begin := time.Now()
-	vm, _, err := pool.Take(ctx, fmt.Sprint("job-", i), nil)
+	vm, _, err := pool.Take(ctx, fmt.Sprint("job", i), nil)
 	if err != nil {
 		return 0, err
 	}

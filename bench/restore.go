@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,21 +31,13 @@ func restoreFresh(ctx context.Context, parts setup.Parts) (_ []figure, err error
 	if err != nil {
 		return nil, err
 	}
-	var ours, theirs []time.Duration
-	phases := rand.Perm(restores)
-	for i := range restores + 5 {
-		phase := float64(phases[i%restores]) / restores
-		restored, err := oneRestore(ctx, r.Runtime, snapshot, i, phase)
-		if err != nil {
-			return nil, err
-		}
-		plain, err := onePlainLoad(ctx, parts.Firecracker, r.files(snapshot), filepath.Join(r.volatile, "plain"), phase)
-		if err != nil {
-			return nil, err
-		}
-		if i >= 5 { // caches fill
-			ours, theirs = append(ours, restored), append(theirs, plain)
-		}
+	ours, theirs, err := interleave(restores, func(i int, phase float64) (time.Duration, error) {
+		return oneRestore(ctx, r.Runtime, snapshot, i, phase)
+	}, func(_ int, phase float64) (time.Duration, error) {
+		return onePlainLoad(ctx, parts.Firecracker, r.files(snapshot), filepath.Join(r.volatile, "plain"), phase)
+	})
+	if err != nil {
+		return nil, err
 	}
 	return []figure{newFigure("restore_fresh", ours, "spawn and PUT /snapshot/load", theirs).atMost(1.15)}, nil
 }
@@ -65,39 +56,35 @@ func restoreWaiting(ctx context.Context, parts setup.Parts) (_ []figure, err err
 	if err != nil {
 		return nil, err
 	}
-	if _, err := oneRestore(ctx, r.Runtime, snapshot, -1, 0); err != nil { // from now on one waits
+	if _, err := oneRestore(ctx, r.Runtime, snapshot, restores, 0); err != nil { // from now on one waits
 		return nil, err
 	}
-	var ours, theirs []time.Duration
-	phases := rand.Perm(restores)
-	for i := range restores + 5 {
-		phase := float64(phases[i%restores]) / restores
+	ours, theirs, err := interleave(restores, func(i int, phase float64) (time.Duration, error) {
 		if err := r.await("api.sock", 1); err != nil {
-			return nil, err
+			return 0, err
 		}
 		restored, err := oneRestore(ctx, r.Runtime, snapshot, i, phase)
-		if err != nil {
-			return nil, err
-		}
-		if err := r.await("api.sock", 1); err != nil { // what is made behind is made beside nobody
-			return nil, err
-		}
-		plain, err := newPlainVMM(ctx, parts.Firecracker, filepath.Join(r.volatile, "plain"))
-		if err != nil {
-			return nil, err
-		}
-		settle(phase)
-		begin := time.Now()
-		err = plain.client.LoadSnapshot(ctx, loadOf(r.files(snapshot)))
-		took := time.Since(begin)
-		if err := errors.Join(err, plain.end()); err != nil {
-			return nil, err
-		}
-		if i >= 5 {
-			ours, theirs = append(ours, restored), append(theirs, took)
-		}
+		return restored, errors.Join(err, r.await("api.sock", 1)) // what is made behind is made beside nobody
+	}, func(_ int, phase float64) (time.Duration, error) {
+		return oneWaitingLoad(ctx, parts.Firecracker, r.files(snapshot), filepath.Join(r.volatile, "plain"), phase)
+	})
+	if err != nil {
+		return nil, err
 	}
 	return []figure{newFigure("restore_waiting_vmm", ours, "PUT /snapshot/load", theirs).atMost(1.15)}, nil
+}
+
+// oneWaitingLoad has a VMM load that was started before.
+func oneWaitingLoad(ctx context.Context, binary, snapshot, dir string, phase float64) (time.Duration, error) {
+	plain, err := newPlainVMM(ctx, binary, dir)
+	if err != nil {
+		return 0, err
+	}
+	settle(phase)
+	begin := time.Now()
+	err = plain.client.LoadSnapshot(ctx, loadOf(snapshot))
+	took := time.Since(begin)
+	return took, errors.Join(err, plain.end())
 }
 
 func warmSnapshot(ctx context.Context, rt *microvm.Runtime) (uid string, err error) {
@@ -116,7 +103,7 @@ func warmSnapshot(ctx context.Context, rt *microvm.Runtime) (uid string, err err
 func oneRestore(ctx context.Context, rt *microvm.Runtime, snapshot string, i int, phase float64) (time.Duration, error) {
 	settle(phase)
 	begin := time.Now()
-	vm, _, err := rt.Restore(ctx, snapshot, fmt.Sprint("restored-", i), nil)
+	vm, _, err := rt.Restore(ctx, snapshot, fmt.Sprint("restored", i), nil)
 	if err != nil {
 		return 0, err
 	}
