@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tangle-network/microvm-runtime/internal/cgroup"
+	"github.com/tangle-network/microvm-runtime/internal/testing/leak"
 	"github.com/tangle-network/microvm-runtime/internal/wire"
 )
 
@@ -160,7 +161,7 @@ func TestRenewalsThatMakeNoSense(t *testing.T) {
 
 // TestHostFreeze makes what a command has started stand, with the kernel's own freezer.
 func TestHostFreeze(t *testing.T) {
-	slice, err := cgroup.Open("/microvm-agent-test.slice")
+	slice, err := cgroup.Open(leak.Slice("agent"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,11 +204,7 @@ func TestHostFreeze(t *testing.T) {
 		}
 	}
 	ask(wire.PathExec, `{"id": "counter", "nonce": "n", "detached": true, "argv": ["sh", "-c", "while :; do echo >>`+count+`; done"]}`)
-	for begin := time.Now(); size() == 0; time.Sleep(time.Millisecond) {
-		if time.Since(begin) > patience {
-			t.Fatal("it does not count")
-		}
-	}
+	eventually(t, "it counts", func() bool { return size() > 0 })
 	for range 3 {
 		ask(wire.PathFreeze, `{"token": "t1", "lease_ns": 60000000000}`)
 		if grows() {
@@ -223,16 +220,10 @@ func TestHostFreeze(t *testing.T) {
 			t.Error("a thaw of the token before lets it go on")
 		}
 		ask(wire.PathThaw, `{"token": "t2"}`)
-		if !grows() {
-			t.Error("it does not go on")
-		}
+		eventually(t, "it goes on", grows)
 	}
 	ask(wire.PathFreeze, `{"token": "t3", "lease_ns": 300000000}`)
-	for begin := time.Now(); !grows(); {
-		if time.Since(begin) > patience {
-			t.Fatal("it does not go on after the lease")
-		}
-	}
+	eventually(t, "it goes on after the lease", grows)
 	ask(wire.PathFreeze, `{"token": "t4", "lease_ns": 60000000000}`)
 	started := make(chan error, 1)
 	go func() {

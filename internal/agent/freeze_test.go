@@ -91,14 +91,24 @@ func TestAStartWhoseHostHasGone(t *testing.T) {
 	}
 }
 
+// turns has the turns of leases that begin from now on, of which each is over when it is called.
+func (h *host) turns() *[]func() {
+	var turns []func()
+	h.server.workload.mu.Lock()
+	defer h.server.workload.mu.Unlock()
+	h.server.workload.after = func(_ time.Duration, over func()) { turns = append(turns, over) }
+	return &turns
+}
+
 // TestAFailedRenewalLetsNothingGoOn: not when the lease is over either. One that works does.
 func TestAFailedRenewalLetsNothingGoOn(t *testing.T) {
 	h := standing(t)
 	add := h.server.system.addEntropy
 	h.server.system.addEntropy = func([]byte) error { return os.ErrInvalid }
+	turns := h.turns()
 	h.must(wire.PathFreeze, `{"token": "t1", "lease_ns": 50000000}`)
 	h.renew(renewal())
-	time.Sleep(100 * time.Millisecond) // the lease, and more
+	(*turns)[0]()
 	if !h.frozen() {
 		t.Error("it goes on after the lease")
 	}
@@ -112,26 +122,33 @@ func TestAFailedRenewalLetsNothingGoOn(t *testing.T) {
 // TestALeaseThatWasExtended: the end of a lease that is no longer the present one does nothing.
 func TestALeaseThatWasExtended(t *testing.T) {
 	h := standing(t)
+	turns := h.turns()
 	h.must(wire.PathFreeze, `{"token": "t1", "lease_ns": 30000000}`)
+	end, over := (*turns)[0], make(chan struct{})
 	h.server.workload.mu.Lock()
-	time.Sleep(60 * time.Millisecond) // it is over, and waits for the lock
+	go func() {
+		defer close(over)
+		end() // it waits for the lock
+	}()
 	h.server.workload.extend(time.Minute)
 	h.server.workload.mu.Unlock()
-	time.Sleep(20 * time.Millisecond)
+	<-over
 	if !h.frozen() {
 		t.Error("an older lease lets it go on")
 	}
 	h.must(wire.PathFreeze, `{"token": "t1", "lease_ns": 1}`)
-	for begin := time.Now(); h.frozen(); time.Sleep(time.Millisecond) {
-		if time.Since(begin) > patience {
-			t.Fatal("the present one does not")
-		}
+	(*turns)[2]()
+	if h.frozen() {
+		t.Error("the present one does not")
 	}
 }
 
 // TestARenewalThatIsAskedForAgain: a host whose connection broke gets the answer; hooks are not run twice, the clock is that of the last question, however long it waited.
 func TestARenewalThatIsAskedForAgain(t *testing.T) {
-	h, did, root := newClone(t)
+	h := standing(t)
+	root := h.server.system.root
+	var clock time.Time
+	h.server.system.setClock = func(to time.Time) error { clock = to; return nil }
 	ran := filepath.Join(root, "ran")
 	write(t, filepath.Join(root, hooksDir, "10-slow"), "#!/bin/sh\necho x >>"+ran+"; while ! test -e "+root+"/go; do sleep 0.01; done\n", 0o755)
 	first := renewal()
@@ -147,9 +164,16 @@ func TestARenewalThatIsAskedForAgain(t *testing.T) {
 	}
 	second := renewal()
 	second.Unix += time.Hour
-	const waits = 200 * time.Millisecond
+	h.must(wire.PathFreeze, `{"token": "t1", "lease_ns": 60000000000}`)
 	go func() { answers <- h.renew(second) }()
-	time.Sleep(waits)
+	eventually(t, "the second renewal has come, and holds what stands", func() bool {
+		h.server.workload.mu.Lock()
+		defer h.server.workload.mu.Unlock()
+		return h.server.workload.lease == nil
+	})
+	came := time.Now()
+	time.Sleep(10 * time.Millisecond) // so that it is seen whether they count
+	waits := time.Since(came)
 	write(t, filepath.Join(root, "go"), "", 0o644)
 	for range 2 {
 		if items := <-answers; !items["hook 10-slow"].Done || !items["clock"].Done || !items["secrets"].Done {
@@ -159,7 +183,7 @@ func TestARenewalThatIsAskedForAgain(t *testing.T) {
 	if text, err := os.ReadFile(ran); err != nil || string(text) != "x\n" {
 		t.Errorf("the hook ran %q, %v", text, err)
 	}
-	if late := did.clock.Sub(time.Unix(0, int64(second.Unix))); late < waits/2 || late > patience {
+	if late := clock.Sub(time.Unix(0, int64(second.Unix))); late < waits || late > patience {
 		t.Errorf("the clock is %v after the question's time", late)
 	}
 	third := renewal()

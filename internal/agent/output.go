@@ -46,7 +46,7 @@ func (c *collector) run() {
 		var err error
 		n, err = c.from.Read(part)
 		if errors.Is(err, os.ErrDeadlineExceeded) { // which is said before anything is read
-			n, err = c.left(part)
+			n, err = left(c.pipe, part)
 		}
 		if _, dropped := c.buffer.Write(part[:n]); err != nil || dropped != nil {
 			return
@@ -54,9 +54,9 @@ func (c *collector) run() {
 	}
 }
 
-// left reads what is there, without waiting.
-func (c *collector) left(part []byte) (n int, err error) {
-	err = control(c.pipe, func(fd int) (err error) {
+// left reads what is in a pipe, or a terminal, without waiting.
+func left(pipe *os.File, part []byte) (n int, err error) {
+	err = control(pipe, func(fd int) (err error) {
 		n, err = syscall.Read(fd, part)
 		return err
 	})

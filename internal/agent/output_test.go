@@ -71,3 +71,25 @@ func TestOutputThatIsThereIsNotLate(t *testing.T) {
 		t.Errorf("%q, %v", text[:n], err)
 	}
 }
+
+// TestWhatAProgramSaidIsReadLate: a program of a renewal may have ended long before the agent comes to read what it said.
+func TestWhatAProgramSaidIsReadLate(t *testing.T) {
+	for name, held := range map[string]bool{"to its end": false, "and a descendant is not waited for": true} {
+		ours, theirs, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ours.Close()
+		io.WriteString(theirs, "what it said")
+		if !held {
+			theirs.Close()
+		}
+		ours.SetReadDeadline(time.Now().Add(-time.Second))
+		said := &tail{}
+		said.readAll(ours)
+		if got := said.String(); got != "what it said" {
+			t.Errorf("%s: %q", name, got)
+		}
+		theirs.Close()
+	}
+}

@@ -314,7 +314,7 @@ func (r *renewing) runProgram(path string, args ...string) (string, error) {
 	}
 	said := &tail{}
 	var reading sync.WaitGroup
-	reading.Go(func() { io.Copy(said, out) })
+	reading.Go(func() { said.readAll(out) })
 	status, late := r.children.await(child, hookPatience)
 	out.SetReadDeadline(time.Now().Add(restPatience)) // what it has left behind may hold the pipe
 	reading.Wait()
@@ -341,6 +341,15 @@ func (t *tail) Write(p []byte) (int, error) {
 	t.text = append(t.text, p...)
 	t.text = t.text[max(0, len(t.text)-wire.MaxDetail):]
 	return len(p), nil
+}
+
+// readAll reads a pipe to its end, or to its deadline and what is there then.
+func (t *tail) readAll(pipe *os.File) {
+	if _, err := io.Copy(t, pipe); errors.Is(err, os.ErrDeadlineExceeded) { // which is said before anything is read
+		part := make([]byte, 64<<10) // as much as a pipe holds
+		n, _ := left(pipe, part)
+		t.Write(part[:n])
+	}
 }
 
 func (t *tail) String() string { return strings.TrimSpace(strings.ToValidUTF8(string(t.text), "")) }
