@@ -27,8 +27,10 @@ type Options struct {
 	Denied       func(Denied)  // Is told what was denied, at most 10 a second after a burst of 50; must not block. Optional.
 	HelloTimeout time.Duration // How long the hello may take. Optional: 10 seconds.
 	DialTimeout  time.Duration // Optional: 30 seconds.
-	Idle         time.Duration // After how long a connection that moves nothing is ended. Optional: an hour.
+	Idle         time.Duration // A connection that moves nothing for so long is ended, within as long again. Optional: an hour.
 	Connections  int           // How many there may be at a time. More are closed at once. Optional: 1024.
+
+	turn time.Duration // How often it is looked at what has moved. Tests choose it.
 }
 
 const (
@@ -41,6 +43,7 @@ const (
 func (o Options) withDefaults() Options {
 	o.HelloTimeout, o.DialTimeout = cmp.Or(o.HelloTimeout, 10*time.Second), cmp.Or(o.DialTimeout, 30*time.Second)
 	o.Idle, o.Connections = cmp.Or(o.Idle, time.Hour), cmp.Or(o.Connections, 1024)
+	o.turn = cmp.Or(o.turn, max(1, o.Idle/turns))
 	if o.Denied == nil {
 		o.Denied = func(Denied) {}
 	}
@@ -198,7 +201,7 @@ func (g *Gate) letThrough(client net.Conn, hello Hello, to netip.AddrPort) {
 		return
 	}
 	server.SetWriteDeadline(time.Time{})
-	join(client, server, g.options.Idle)
+	join(client, server, int(g.options.Idle/g.options.turn), g.options.turn)
 }
 
 func addrPort(addr net.Addr) netip.AddrPort {

@@ -10,30 +10,35 @@ import (
 	"time"
 )
 
+// turns is how many turns nothing may move in before a connection counts as idle, where nobody says how long one is.
+const turns = 4
+
 // pipe is two connections that are one.
 type pipe struct {
 	a, b  net.Conn
-	idle  time.Duration
-	moved atomic.Int64 // when something last did, in nanoseconds since start
-	start time.Time
+	turn  time.Duration
+	moved atomic.Bool // something has, in this turn
 	ended atomic.Bool
 }
 
-// join copies both ways until both directions have ended, one has failed, or nothing has moved for so long. The end of a direction is passed on, and the other goes on.
-func join(a, b net.Conn, idle time.Duration) {
-	p := &pipe{a: a, b: b, idle: idle, start: time.Now()}
-	watch := make(chan struct{})
+// join copies both ways until both directions have ended, one has failed, or nothing has moved for so many turns. Each counts as one however long it was: a host that stood still has let nothing
+// move. The end of a direction is passed on, and the other goes on.
+func join(a, b net.Conn, turns int, turn time.Duration) {
+	p := &pipe{a: a, b: b, turn: turn}
+	watch, quiet := make(chan struct{}), 0
 	var timer *time.Timer
-	timer = time.AfterFunc(idle, func() {
+	timer = time.AfterFunc(turn, func() {
 		<-watch // timer is set
-		if p.ended.Load() {
-			return
+		if quiet++; p.moved.Swap(false) {
+			quiet = 0
 		}
-		if left := idle - (time.Since(p.start) - time.Duration(p.moved.Load())); left > 0 {
-			timer.Reset(left)
-			return
+		switch {
+		case p.ended.Load():
+		case quiet < turns:
+			timer.Reset(turn)
+		default:
+			p.abort()
 		}
-		p.abort()
 	})
 	close(watch)
 	defer timer.Stop()
@@ -47,10 +52,10 @@ func join(a, b net.Conn, idle time.Duration) {
 // copy lets the kernel copy where it can. A deadline interrupts it now and then, in between two pieces and never within one, to note that something has moved.
 func (p *pipe) copy(to, from net.Conn) {
 	for {
-		from.SetReadDeadline(time.Now().Add(p.idle / 4))
+		from.SetReadDeadline(time.Now().Add(p.turn))
 		n, err := io.Copy(to, from)
 		if n > 0 {
-			p.moved.Store(int64(time.Since(p.start)))
+			p.moved.Store(true)
 		}
 		if err == nil {
 			closeWrite(to)
