@@ -190,7 +190,7 @@ func TestAHelperThatNeverServesEndsWithoutItsStarterToo(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	os.Remove(filepath.Join(dir, "began"))
-	_, kill := starter(t, dir, "hang", "TIMEOUT=1s")
+	_, kill := starter(t, dir, "hang", "TIMEOUT=4s")
 	waitFor(t, "a helper", func() bool { return exists(filepath.Join(dir, "began")) })
 	kill()
 	if h := start(t, helper.Spec{Kind: "quiet", Version: "1", Dir: dir}); h.Adopted { // it waits for that one's end

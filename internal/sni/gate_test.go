@@ -251,7 +251,7 @@ func TestBytesAndEndsArePassedOnAsTheyAre(t *testing.T) {
 		conn.Write(sent)
 		conn.CloseWrite()
 	})
-	w := startGate(t, server, func(o *sni.Options) { o.LookEvery(time.Millisecond) }) // which interrupts it again and again
+	w := startGate(t, server, func(o *sni.Options) { o.LookEvery(10 * time.Millisecond) }) // which interrupts it again and again
 	client := w.dial(t)
 	stream := append(build(0, names(0, "good.example")), sent...)
 	if _, err := client.Write(stream); err != nil {
