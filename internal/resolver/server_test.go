@@ -212,7 +212,9 @@ func TestAnAnswerThatCouldNotBeGrantedIsNotGiven(t *testing.T) {
 func TestClientsNeverKeepAnAddressLongerThanItIsOpen(t *testing.T) {
 	w := startWorld(t, resolver.Options{MinTTL: 20 * time.Second, MaxTTL: 100 * time.Second, Slack: 7 * time.Second})
 	w.allow(t, "127.0.1.1", "*.example")
-	for upstreams, want := range map[int][2]uint32{0: {20, 20}, 10: {20, 20}, 60: {59, 60}, 5000: {100, 100}} {
+	begin := time.Now()
+	late := func(ttl uint32) uint32 { return ttl - min(ttl, uint32(time.Since(begin)/time.Second)+1) } // what can be left of it by now
+	for upstreams, want := range map[int]uint32{0: 20, 10: 20, 60: 60, 5000: 100} {
 		name := fmt.Sprintf("ttl%d.example", upstreams)
 		w.upstream.set(name+" A", fmt.Sprintf("%d A 1.1.1.1", upstreams))
 		reply := w.ask(t, "127.0.1.1", name, dns.TypeA)
@@ -223,10 +225,10 @@ func TestClientsNeverKeepAnAddressLongerThanItIsOpen(t *testing.T) {
 		w.mu.Lock()
 		granted := w.ttls[len(w.ttls)-1]
 		w.mu.Unlock()
-		if told < want[0] || told > want[1] {
-			t.Errorf("a TTL of %d is told as %d, want %v", upstreams, told, want)
+		if told != want && (upstreams != 60 || told > want || told < late(want)) {
+			t.Errorf("a TTL of %d is told as %d, want %d", upstreams, told, want)
 		}
-		if over := granted - time.Duration(told)*time.Second; over < 7*time.Second || over > 8*time.Second {
+		if over := granted - time.Duration(told)*time.Second; over < 7*time.Second || over > 8*time.Second+time.Since(begin) {
 			t.Errorf("an answer for %d s is open for %s", told, granted)
 		}
 	}
@@ -234,7 +236,7 @@ func TestClientsNeverKeepAnAddressLongerThanItIsOpen(t *testing.T) {
 	w.upstream.set("alias.example CNAME", "30 CNAME target.test.")
 	w.upstream.set("target.test A", "80 A 1.1.1.1")
 	for _, record := range w.ask(t, "127.0.1.1", "alias.example", dns.TypeA).Answer {
-		if ttl := record.Header().Ttl; ttl < 29 || ttl > 30 {
+		if ttl := record.Header().Ttl; ttl < late(30) || ttl > 30 {
 			t.Errorf("%s", record)
 		}
 	}
@@ -426,7 +428,7 @@ func TestCapsOfOneMachineLeaveTheOthersAlone(t *testing.T) {
 	conn := w.dial(t, "udp", "127.0.1.1")
 	defer conn.Close()
 	answered := make(chan struct{}, 100)
-	ended := make(chan struct{})
+	ended, begin := make(chan struct{}), time.Now()
 	go func() {
 		defer close(ended)
 		for {
@@ -450,7 +452,8 @@ func TestCapsOfOneMachineLeaveTheOthersAlone(t *testing.T) {
 	}
 	conn.Close()
 	<-ended
-	if more := len(answered); more > 5 {
+	late := int(time.Since(begin)/time.Second) + 1
+	if more := len(answered); more > late {
 		t.Errorf("%d answers more than the burst", more)
 	}
 	reports := 0
@@ -459,7 +462,7 @@ func TestCapsOfOneMachineLeaveTheOthersAlone(t *testing.T) {
 			reports++
 		}
 	}
-	if reports < 2 || reports > 4 {
+	if reports < 2 || reports > 2+late {
 		t.Errorf("%d reports of a burst of 2", reports)
 	}
 }
@@ -498,7 +501,8 @@ func TestQueriesInFlightAreBounded(t *testing.T) {
 }
 
 func TestConnectionsAreBoundedAndEndWhenIdle(t *testing.T) {
-	w := startWorld(t, resolver.Options{Limits: resolver.Limits{Connections: 2, Idle: 300 * time.Millisecond}})
+	const idle = 3 * time.Second // in which a busy host answers too
+	w := startWorld(t, resolver.Options{Limits: resolver.Limits{Connections: 2, Idle: idle}})
 	w.allow(t, "127.0.1.1", "*.example")
 	w.allow(t, "127.0.1.2", "*.example")
 	query := new(dns.Msg).SetQuestion("good.example.", dns.TypeA)

@@ -78,7 +78,10 @@ func leaks(dir string, before inventory.Census, patience time.Duration) error {
 			err = errors.Join(err, errors.New(strings.TrimSpace(inventory.Changes{Added: added}.String())))
 		}
 		if err == nil || time.Now().After(deadline) {
-			return errors.Join(err, goleak.Find(), os.RemoveAll(dir))
+			err = errors.Join(err, goleak.Find())
+		}
+		if err == nil || time.Now().After(deadline) {
+			return errors.Join(err, os.RemoveAll(dir))
 		}
 		time.Sleep(pause)
 	}
