@@ -410,18 +410,27 @@ func TestHostRecordingIsMadeAnew(t *testing.T) {
 func TestHostRecordingHasATime(t *testing.T) {
 	set := filepath.Join(t.TempDir(), "set")
 	g := newGuest(t, Location{Path: memoryFile(t, 64)}, guestSpec{Size: 64 * 4096})
-	g.config.Record, g.config.RecordFor = set, time.Second
-	helped(t, g.config)
+	g.config.Record, g.config.RecordFor = set, time.Minute
+	over := make(chan time.Time)
+	g.config.after = func(d time.Duration) <-chan time.Time {
+		if d != time.Minute {
+			t.Errorf("it records for %s", d)
+		}
+		return over
+	}
+	p, err := Serve(g.config)
+	must(t, err)
+	defer p.Close()
 	g.connect()
 	for n := range 3 {
 		g.tell("read", n*4096)
 		g.expect(pageText(n))
 	}
+	close(over)
 	waitFor(t, "the end of the time", func() bool { _, err := os.Stat(set); return err == nil })
 	g.tell("read", 5*4096)
 	g.expect(pageText(5))
-	must(t, g.process.Kill())
-	waitPhase(t, g.config, PhaseEnded)
+	must(t, g.process.Kill(), p.Wait(bounded(t)))
 	if got, err := readSet(set, 4096); err != nil || !slices.Equal(got, []uint32{0, 1, 2}) {
 		t.Errorf("%d, %v", got, err)
 	}

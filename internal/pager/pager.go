@@ -38,6 +38,8 @@ type Config struct {
 
 	Openers map[string]Opener `json:"-"` // Optional: only this package's sources.
 	Log     *slog.Logger      `json:"-"` // Optional: silent.
+
+	after func(time.Duration) <-chan time.Time // time.After; tests put something else in its place
 }
 
 func (c Config) check() error {
@@ -89,6 +91,9 @@ func Serve(config Config) (_ *Pager, err error) {
 	}
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
+	}
+	if config.after == nil {
+		config.after = time.After
 	}
 	p := &Pager{config: config, log: config.Log, uffd: -1, phase: PhaseWaiting, halting: make(chan struct{}), ended: make(chan struct{})}
 	p.recording.on = config.Record != ""

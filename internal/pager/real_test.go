@@ -291,16 +291,20 @@ func TestRealPagerIsKilled(t *testing.T) {
 	}
 }
 
-// TestRealPagersAreKilled whatever they do.
+// TestRealPagersAreKilled whatever they do, but for the first: it holds the guest up until somebody comes.
 func TestRealPagersAreKilled(t *testing.T) {
 	s, m := takeSnapshot(t), spawn(t)
-	config := m.serves(t, Location{Path: s.memory})
+	stuck := filepath.Join(t.TempDir(), "stuck")
+	config := m.serves(t, Location{Kind: "broken", Path: s.memory, Detail: detail(t, brokenAfter{Hang: pageCount / 20, Tell: stuck})})
 	h := helped(t, config)
 	must(t, m.load(t, s, "Uffd", "pager"))
+	waitFor(t, "the beginning", func() bool { _, err := os.Stat(stuck); return err == nil })
+	config.Source = Location{Path: s.memory}
 	killed := 0
-	for ; killed < 20 && vmm.Runs(config.VMM); killed++ {
+	for killed < 20 && vmm.Runs(config.VMM) {
 		time.Sleep(time.Duration(rand.IntN(4000)) * time.Microsecond) // at any moment
 		must(t, h.Kill(bounded(t)))
+		killed++
 		next, err := Start(bounded(t), "", nil, config)
 		if errors.Is(err, vmm.ErrGone) || !vmm.Runs(config.VMM) {
 			break

@@ -107,7 +107,7 @@ func (p *Pager) finishRecording() error {
 func (p *Pager) endRecording() {
 	select {
 	case <-p.halting:
-	case <-time.After(p.config.RecordFor):
+	case <-p.config.after(p.config.RecordFor):
 		if err := p.finishRecording(); err != nil {
 			p.log.Warn("the working set is not written down", "error", err)
 		}
@@ -115,7 +115,7 @@ func (p *Pager) endRecording() {
 }
 
 // writePatience is how long another may take who writes the same set.
-const writePatience = time.Second
+const writePatience = 10 * time.Second
 
 // writeSet replaces a set by rename. Pagers of several machines may write that of one snapshot.
 func writeSet(path string, pageSize uint64, pages []uint32) error {
