@@ -55,6 +55,7 @@ func within(t *testing.T, f func() error) error {
 
 func TestContextEndsACommandWhoseAgentReadsNothing(t *testing.T) {
 	signals := make(chan string, 1)
+	reads := make(chan int)
 	deaf := scripted(func(conn net.Conn, request *http.Request) {
 		if request.URL.Path == wire.PathSignal {
 			signals <- request.Method
@@ -62,14 +63,25 @@ func TestContextEndsACommandWhoseAgentReadsNothing(t *testing.T) {
 			return
 		}
 		io.WriteString(conn, switching)
+		io.ReadFull(conn, make([]byte, <-reads))
+		reads <- 0
 	})
-	for name, stdin := range map[string]io.Reader{"without input": nil, "with more input than the window": bytes.NewReader(make([]byte, 2*wire.Window))} {
+	for name, c := range map[string]struct {
+		stdin io.Reader
+		reads int // Bytes, behind which the host waits for more to be read.
+	}{"without input": {nil, 0}, "with more input than the window": {bytes.NewReader(make([]byte, 2*wire.Window)), 1}} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			c := guest.Command(deaf, "cat")
-			c.Stdin = stdin
-			if err := within(t, func() error { return c.Run(ctx) }); !errors.Is(err, context.DeadlineExceeded) {
+			cmd := guest.Command(deaf, "cat")
+			cmd.Stdin = c.stdin
+			if err := within(t, func() error { return cmd.Start(ctx) }); err != nil {
+				t.Fatal(err)
+			}
+			reads <- c.reads
+			<-reads
+			cancel()
+			if err := within(t, cmd.Wait); !errors.Is(err, context.Canceled) {
 				t.Errorf("error %v", err)
 			}
 			if len(signals) != 1 || <-signals != "POST" {

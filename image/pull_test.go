@@ -343,7 +343,7 @@ func TestPullEndsWithItsContext(t *testing.T) {
 func TestPullStalled(t *testing.T) {
 	h := newHub(t)
 	s, _ := storeIn(t)
-	s.SetPace(time.Millisecond, 50*time.Millisecond)
+	s.SetPace(time.Millisecond, time.Second)
 	reference := h.push(t, "app:v1", simple(t))
 	stalled := map[string]bool{}
 	h.answering(func(w http.ResponseWriter, r *http.Request) bool {

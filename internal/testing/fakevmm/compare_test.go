@@ -171,14 +171,15 @@ func dial(t *testing.T, path string) net.Conn {
 	}
 	defer directory.Close()
 	path = fmt.Sprintf("/proc/self/fd/%d/%s", directory.Fd(), filepath.Base(path))
-	for range 5000 {
-		if conn, err := net.Dial("unix", path); err == nil {
+	for begin := time.Now(); ; time.Sleep(200 * time.Microsecond) {
+		conn, err := net.Dial("unix", path)
+		if err == nil {
 			return conn
 		}
-		time.Sleep(200 * time.Microsecond)
+		if time.Since(begin) > 20*time.Second {
+			t.Fatalf("the VMM does not listen: %v", err)
+		}
 	}
-	t.Fatal("the VMM does not listen")
-	return nil
 }
 
 func (l *lab) ask(conn net.Conn, reader *bufio.Reader, c call) string {
