@@ -17,22 +17,28 @@ func TestPinned(t *testing.T) {
 	if err := unix.SchedGetaffinity(0, &before); err != nil {
 		t.Fatal(err)
 	}
-	var out strings.Builder
-	cmd := exec.Command("sed", "-n", `s/^Cpus_allowed_list:\s*//p`, "/proc/self/status")
-	cmd.Stdout = &out
-	if err := startPinned(cmd); err != nil {
-		t.Fatal(err)
+	cpus, err := usableCPUs()
+	if err != nil || len(cpus) != before.Count() {
+		t.Fatalf("CPUs %v of %d: %v", cpus, before.Count(), err)
 	}
-	if err := cmd.Wait(); err != nil {
-		t.Fatal(err)
-	}
-	if cpu, err := strconv.Atoi(strings.TrimSpace(out.String())); err != nil || !before.IsSet(cpu) {
-		t.Errorf("it runs on %q: %v", out.String(), err)
+	for _, cpu := range cpus {
+		var out strings.Builder
+		cmd := exec.Command("sed", "-n", `s/^Cpus_allowed_list:\s*//p`, "/proc/self/status")
+		cmd.Stdout = &out
+		if err := startPinned(cmd, cpu); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.TrimSpace(out.String()); got != strconv.Itoa(cpu) {
+			t.Errorf("it runs on %q, want %d", got, cpu)
+		}
 	}
 	if err := unix.SchedGetaffinity(0, &after); err != nil || after != before {
 		t.Errorf("this process has %v, and had %v: %v", after, before, err)
 	}
-	if err := startPinned(exec.Command("/nonexistent")); err == nil {
+	if err := startPinned(exec.Command("/nonexistent"), cpus[0]); err == nil {
 		t.Error("what there is not was started")
 	}
 }

@@ -3,7 +3,6 @@
 package lab
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +25,7 @@ func (l *lab) run(ctx context.Context) error {
 		return err
 	}
 	defer listener.Close()
-	log, own := cmp.Or(l.Log, l.path("console.log")), l.path("qemu.log")
+	log, own := l.console(), l.path("qemu.log")
 	ctx, kill := context.WithCancelCause(ctx)
 	defer kill(nil)
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", l.arguments(log)...)
@@ -37,10 +36,10 @@ func (l *lab) run(ctx context.Context) error {
 	}
 	defer errors_.Close()
 	cmd.Stderr = errors_
-	if err := startPinned(cmd); err != nil {
+	if err := startPinned(cmd, l.cpu); err != nil {
 		return fmt.Errorf("qemu: %w (apt-get install qemu-system-x86)", err)
 	}
-	w := &watch{patience: l.patience, jobs: l.Jobs, event: l.Event}
+	w := &watch{patience: l.patience, share: l.share, jobs: l.Jobs, event: l.Event}
 	watched := make(chan error, 1)
 	go func() {
 		err := w.accept(listener)
@@ -56,10 +55,10 @@ func (l *lab) run(ctx context.Context) error {
 	case halt != nil:
 	case !w.booted && ctx.Err() == nil:
 		halt = &haltError{reason: fmt.Sprintf("the lab's host ended before its boot (QEMU: %v)", cmd.ProcessState)}
-	case w.ended < len(l.Jobs) && ctx.Err() == nil && strings.Contains(tail(log), panicked):
+	case !w.finished && ctx.Err() == nil && strings.Contains(tail(log), panicked):
 		halt = &haltError{reason: "the lab's host panicked " + w.where()}
-	case w.ended < len(l.Jobs) || err != nil:
-		err = errors.Join(fmt.Errorf("%d of %d jobs ended (QEMU: %v)", w.ended, len(l.Jobs), cmd.ProcessState), err, context.Cause(ctx))
+	case !w.finished || err != nil:
+		err = errors.Join(fmt.Errorf("it ended %s (QEMU: %v)", w.where(), cmd.ProcessState), err, context.Cause(ctx))
 		return fmt.Errorf("%w\n%s\n%s", err, tail(own), tail(log))
 	default:
 		return nil
@@ -68,17 +67,28 @@ func (l *lab) run(ctx context.Context) error {
 	return halt
 }
 
+// console is the path of what the lab's kernel says.
+func (l *lab) console() string {
+	switch {
+	case l.Log == "":
+		return l.path("console.log")
+	case l.number > 1:
+		return fmt.Sprintf("%s.%d", l.Log, l.number)
+	}
+	return l.Log
+}
+
 func (l *lab) arguments(log string) []string {
 	args := []string{
 		"-accel", "tcg,thread=multi,tb-size=512", "-cpu", "EPYC,+svm,+npt", "-smp", "1", "-m", strconv.Itoa(memoryMiB),
 		"-nodefaults", "-display", "none", "-no-reboot", "-serial", "file:" + log,
-		"-kernel", l.Parts.Vmlinuz, "-initrd", l.path("initrd"), "-append", "console=ttyS0 quiet mitigations=off nokaslr reboot=t panic=1",
+		"-kernel", l.Parts.Vmlinuz, "-initrd", l.initrd, "-append", "console=ttyS0 quiet mitigations=off nokaslr reboot=t panic=1",
 		"-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
 		"-chardev", "socket,id=events,path=" + l.path("events"), "-device", "virtserialport,chardev=events,name=" + Port,
 	}
 	for _, d := range []struct{ path, options string }{
-		{l.Parts.LabHost, "readonly=on"}, {l.path("layer.ext4"), "cache=unsafe"}, {l.partsPath, "readonly=on"},
-		{l.path("payload.ext4"), "readonly=on"}, {l.path("scratch.ext4"), "cache=unsafe"},
+		{l.Parts.LabHost, "readonly=on"}, {l.path("layer.ext4"), "cache=unsafe"}, {l.parts, "readonly=on"},
+		{l.payload, "readonly=on"}, {l.path("scratch.ext4"), "cache=unsafe"},
 	} {
 		args = append(args, "-drive", "if=virtio,format=raw,"+d.options+",file="+d.path)
 	}

@@ -34,15 +34,16 @@ func (e *haltError) Error() string {
 	return e.reason + "; the last lines of its console:\n" + e.console
 }
 
-// watch reads what a lab says, and whether it lives.
+// watch reads what a lab says, and whether it lives, and tells it what to run.
 type watch struct {
 	patience
+	*share
 	jobs  []Job
-	event func(Event) // Optional.
+	event func(Event)
 
-	booted bool
-	ended  int       // Of jobs.
-	begun  time.Time // The job that has not ended.
+	booted   bool
+	finished bool      // It was told that nothing is left.
+	begun    time.Time // The job under way.
 }
 
 // accept follows the lab that connects. The error is a *haltError, or nil where the lab ended the connection.
@@ -76,7 +77,9 @@ func (w *watch) follow(conn net.Conn) error {
 			if event.Lost != "" {
 				return w.lost(event.Lost)
 			}
-			w.take(event)
+			if w.take(event) {
+				w.order(conn)
+			}
 		}
 		if err := w.overrun(); err != nil {
 			return err
@@ -92,18 +95,27 @@ func (w *watch) wait() time.Duration {
 	return w.beat
 }
 
-func (w *watch) take(event Event) {
+// take takes what a lab says, and returns whether it waits for a job.
+func (w *watch) take(event Event) (waits bool) {
 	switch {
 	case event.Beat:
-		return
+		return false
 	case event.Boot != "":
-		w.booted, w.begun = true, time.Now()
+		w.booted, waits = true, true
 	case event.Exit != nil:
-		w.ended, w.begun = w.ended+1, time.Now()
+		w.end()
+		waits = true
 	}
-	if w.event != nil {
-		w.event(event)
-	}
+	w.event(event)
+	return waits
+}
+
+// order tells a lab what to run. One that doesn't hear it is one that ends, or stands still.
+func (w *watch) order(conn net.Conn) {
+	job := w.begin()
+	w.begun, w.finished = time.Now(), job == NoJob
+	conn.SetWriteDeadline(time.Now().Add(w.beat))
+	fmt.Fprintln(conn, job)
 }
 
 // stall is the error of a lab that has said nothing for too long.
@@ -120,23 +132,23 @@ func (w *watch) where() string {
 	switch {
 	case !w.booted:
 		return "before its boot"
-	case w.ended < len(w.jobs):
-		return "in " + w.jobs[w.ended].Name
+	case w.job != NoJob:
+		return "in " + w.jobs[w.job].Name
 	}
 	return "after its last job"
 }
 
 // overrun ends a job that a living lab should have ended long ago.
 func (w *watch) overrun() error {
-	if !w.booted || w.ended >= len(w.jobs) {
+	if !w.booted || w.job == NoJob {
 		return nil
 	}
-	job, took := w.jobs[w.ended], time.Since(w.begun)
+	job, took := w.jobs[w.job], time.Since(w.begun)
 	if took <= job.Timeout+w.late {
 		return nil
 	}
 	reason, killed := fmt.Sprintf("%s has run for %.0f s, at most %v s, and the lab did not end it", job.Name, took.Seconds(), job.Timeout.Seconds()), -1
-	w.take(Event{Job: w.ended, Data: []byte("\nlab: " + reason + "\n")})
-	w.take(Event{Job: w.ended, Exit: &killed})
+	w.take(Event{Job: w.job, Data: []byte("\nlab: " + reason + "\n")})
+	w.take(Event{Job: w.job, Exit: &killed})
 	return &haltError{reason: reason, overran: true}
 }

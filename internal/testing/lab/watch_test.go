@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"io"
@@ -19,15 +20,26 @@ import (
 type told struct {
 	*watch
 	events []Event
+	orders []string // What it was told to run.
 	err    error
+}
+
+func watches(jobs []Job, event func(Event)) *watch {
+	return &watch{patience: usualPatience(), share: &share{queue: newQueue(len(jobs)), job: NoJob}, jobs: jobs, event: event}
 }
 
 // watched has a lab say things, and then nothing until it is given up, in time that costs none.
 func watched(t *testing.T, jobs []Job, lab func(say func(Event))) (got told) {
 	synctest.Test(t, func(t *testing.T) {
-		got.watch = &watch{patience: usualPatience(), jobs: jobs, event: func(e Event) { got.events = append(got.events, e) }}
+		got.watch = watches(jobs, func(e Event) { got.events = append(got.events, e) })
 		inside, outside := net.Pipe()
-		gone := make(chan struct{})
+		gone, orders := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(orders)
+			for lines := bufio.NewScanner(inside); lines.Scan(); {
+				got.orders = append(got.orders, lines.Text())
+			}
+		}()
 		go func() {
 			defer inside.Close()
 			lab(func(e Event) {
@@ -40,6 +52,7 @@ func watched(t *testing.T, jobs []Job, lab func(say func(Event))) (got told) {
 		}()
 		got.err = got.follow(outside)
 		close(gone)
+		<-orders
 		time.Sleep(Beat) // in which it hears that nobody listens
 	})
 	return got
@@ -56,17 +69,18 @@ func beats(say func(Event), n int) {
 func TestStall(t *testing.T) {
 	jobs := []Job{{Name: "first", Timeout: 20 * time.Minute}, {Name: "second", Timeout: 20 * time.Minute}}
 	for name, c := range map[string]struct {
-		lab  func(say func(Event))
-		want string
+		lab    func(say func(Event))
+		want   string
+		orders string
 	}{
-		"at once":          {func(func(Event)) {}, "stood still for 180 s before its boot"},
-		"in its first job": {func(say func(Event)) { say(Event{Boot: "3.1"}); beats(say, 1000) }, "stood still for 60 s in first"},
-		"in the second":    {func(say func(Event)) { say(Event{Boot: "3.1"}); beats(say, 1000); say(Event{Exit: new(1)}) }, "stood still for 60 s in second"},
+		"at once":          {func(func(Event)) {}, "stood still for 180 s before its boot", ""},
+		"in its first job": {func(say func(Event)) { say(Event{Boot: "3.1"}); beats(say, 1000) }, "stood still for 60 s in first", "0"},
+		"in the second":    {func(say func(Event)) { say(Event{Boot: "3.1"}); beats(say, 1000); say(Event{Exit: new(1)}) }, "stood still for 60 s in second", "0 1"},
 		"when all is done": {func(say func(Event)) {
 			say(Event{Boot: "3.1"})
 			say(Event{Exit: new(0)})
 			say(Event{Job: 1, Exit: new(0)})
-		}, "stood still for 60 s after its last job"},
+		}, "stood still for 60 s after its last job", "0 1 -1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := watched(t, jobs, c.lab)
@@ -76,6 +90,9 @@ func TestStall(t *testing.T) {
 			}
 			if slices.ContainsFunc(got.events, func(e Event) bool { return e.Beat }) {
 				t.Errorf("beats are among the events %v", got.events)
+			}
+			if orders := strings.Join(got.orders, " "); orders != c.orders {
+				t.Errorf("it was told to run %q, want %q", orders, c.orders)
 			}
 		})
 	}
@@ -94,7 +111,7 @@ func TestOverrun(t *testing.T) {
 	if !ok || !halt.overran || !strings.Contains(halt.reason, "second has run for 361 s, at most 300 s") {
 		t.Fatalf("%v, want that of the second job", got.err)
 	}
-	if last := got.events[len(got.events)-1]; got.ended != 2 || last.Job != 1 || last.Exit == nil || *last.Exit != -1 {
+	if last := got.events[len(got.events)-1]; got.ended != 2 || strings.Join(got.orders, " ") != "0 1" || last.Job != 1 || last.Exit == nil || *last.Exit != -1 {
 		t.Errorf("%d jobs ended, the last event is %+v", got.ended, last)
 	}
 }
@@ -102,7 +119,7 @@ func TestOverrun(t *testing.T) {
 // TestSlowListener: whoever hears the events may take his time.
 func TestSlowListener(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &watch{patience: usualPatience(), jobs: []Job{{Name: "first", Timeout: time.Hour}}, event: func(Event) { time.Sleep(10 * time.Minute) }}
+		w := watches([]Job{{Name: "first", Timeout: time.Hour}}, func(Event) { time.Sleep(10 * time.Minute) })
 		inside, outside := net.Pipe()
 		go func() {
 			io.WriteString(inside, `{"boot":"3.1"}`+"\n"+`{"data":"aGVsbG8="}`+"\n"+`{"exit":0}`+"\n")

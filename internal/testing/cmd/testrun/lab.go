@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,64 +93,64 @@ func labJobs(ctx context.Context, t *tally, parts setup.Parts, jobs []lab.Job) e
 	for i := range jobs {
 		jobs[i].Env = lab.Environment(lab.Inside(parts))
 	}
-	l := &listener{ctx: ctx, tally: t, jobs: jobs}
+	l := &listener{ctx: ctx, tally: t, jobs: jobs, converters: map[int]*converter{}}
 	err := lab.Run(ctx, lab.Options{Parts: parts, Files: lab.Binaries(parts), Jobs: jobs, Event: l.hear})
-	l.finish(-1) // a job that the lab's own end cut off
+	l.finishAll()
 	return errors.Join(append(l.errs, err)...)
 }
 
-// listener makes test events of what jobs say, one job after the other.
+// listener makes test events of what jobs say, several of them at a time.
 type listener struct {
-	ctx       context.Context
-	tally     *tally
-	jobs      []lab.Job
-	job       int // Of converter.
-	converter *converter
-	errs      []error
+	ctx        context.Context
+	tally      *tally
+	jobs       []lab.Job
+	converters map[int]*converter // Of jobs that are heard.
+	errs       []error
 }
 
 func (l *listener) hear(e lab.Event) {
 	switch {
 	case e.Boot != "":
-		fmt.Printf("the lab is up after %s s of its own clock\n", e.Boot)
+		fmt.Printf("lab %d is up after %s s of its own clock\n", e.Lab, e.Boot)
 		return
 	case e.Halt != "":
-		fmt.Println(e.Halt)
-		l.discard()
+		fmt.Printf("lab %d: %s\n", e.Lab, e.Halt)
+		l.discard(e.Job)
 		return
 	}
-	if l.converter == nil || l.job != e.Job {
-		l.finish(-1)
-		l.job = e.Job
+	if l.converters[e.Job] == nil {
 		c, err := convert(l.ctx, l.tally, l.jobs[e.Job].Name)
 		if err != nil {
 			l.errs = append(l.errs, err)
 			return
 		}
-		l.converter = c
+		l.converters[e.Job] = c
 	}
-	l.converter.in.Write(e.Data)
+	l.converters[e.Job].in.Write(e.Data)
 	if e.Exit != nil {
-		l.finish(*e.Exit)
+		l.finish(e.Job, *e.Exit)
 	}
 }
 
-// finish ends the job that is heard, if there is one, with its status.
-func (l *listener) finish(status int) {
-	if l.converter == nil {
-		return
-	}
-	l.errs = append(l.errs, l.converter.end(status))
-	l.converter = nil
+// finish ends a job that is heard with its status.
+func (l *listener) finish(job, status int) {
+	l.errs = append(l.errs, l.converters[job].end(status))
+	delete(l.converters, job)
 }
 
-// discard ends the job that is heard, if there is one, as if it had not begun: it runs once more. What it said to have failed has failed.
-func (l *listener) discard() {
-	if l.converter == nil {
-		return
+// finishAll ends jobs that the lab's own end has cut off.
+func (l *listener) finishAll() {
+	for _, job := range slices.Sorted(maps.Keys(l.converters)) {
+		l.finish(job, -1)
 	}
-	l.errs = append(l.errs, l.converter.discard())
-	l.converter = nil
+}
+
+// discard ends a job, if it is heard, as if it had not begun: it runs once more. What it said to have failed has failed.
+func (l *listener) discard(job int) {
+	if c := l.converters[job]; c != nil {
+		l.errs = append(l.errs, c.discard())
+		delete(l.converters, job)
+	}
 }
 
 // nativeJobs runs jobs here.

@@ -25,17 +25,16 @@ const (
 func TestEveryJobsFailureIsTold(t *testing.T) {
 	status := func(n int) *int { return &n }
 	heard := newTally()
-	l := &listener{ctx: t.Context(), tally: heard, jobs: []lab.Job{{Name: "leaks"}, {Name: "passes"}, {Name: "fails"}, {Name: "hangs"}}}
+	l := &listener{ctx: t.Context(), tally: heard, converters: map[int]*converter{}, jobs: []lab.Job{{Name: "leaks"}, {Name: "passes"}, {Name: "fails"}, {Name: "hangs"}}}
 	for _, e := range []lab.Event{
 		{Boot: "3.1"},
 		{Job: 0, Data: []byte(passing)}, {Job: 0, Data: []byte("left behind: all\n")}, {Job: 0, Exit: status(1)},
-		{Job: 1, Data: []byte(passing)}, {Job: 1, Exit: status(0)},
-		{Job: 2, Data: []byte(passing)}, {Job: 2, Data: []byte(failing)}, {Job: 2, Exit: status(1)},
-		{Job: 3, Data: []byte(begun)},
+		{Job: 1, Data: []byte(passed)}, {Job: 2, Data: []byte(passing)}, {Job: 3, Data: []byte(begun)}, // two labs
+		{Job: 1, Data: []byte(mark + "PASS\n")}, {Job: 2, Data: []byte(failing)}, {Job: 1, Exit: status(0)}, {Job: 2, Exit: status(1)},
 	} {
 		l.hear(e)
 	}
-	l.finish(-1)
+	l.finishAll()
 	err := errors.Join(l.errs...)
 	if err == nil {
 		t.Fatal("no error")
@@ -53,25 +52,26 @@ func TestEveryJobsFailureIsTold(t *testing.T) {
 	}
 }
 
-// TestAStalledHostsJobRunsOnceMore: what its first attempt said counts for nothing, what other jobs said stays.
+// TestAStalledHostsJobRunsOnceMore: what its first attempt said counts for nothing, what other jobs said stays, of the other lab too.
 func TestAStalledHostsJobRunsOnceMore(t *testing.T) {
 	status := func(n int) *int { return &n }
 	heard := newTally()
-	l := &listener{ctx: t.Context(), tally: heard, jobs: []lab.Job{{Name: "before"}, {Name: "stalls"}}}
+	l := &listener{ctx: t.Context(), tally: heard, converters: map[int]*converter{}, jobs: []lab.Job{{Name: "before"}, {Name: "stalls"}, {Name: "beside"}}}
 	for _, e := range []lab.Event{
 		{Job: 0, Data: []byte(passing)}, {Job: 0, Exit: status(0)},
-		{Job: 1, Data: []byte(passed + begun)}, {Job: 1, Halt: "it stood still"},
+		{Job: 1, Data: []byte(passed + begun)}, {Lab: 2, Job: 2, Data: []byte(passed)}, {Job: 1, Halt: "it stood still"},
 		{Boot: "3.1"},
-		{Job: 1, Data: []byte(passing)}, {Job: 1, Exit: status(0)},
+		{Job: 1, Data: []byte(passing)}, {Lab: 2, Job: 2, Data: []byte(mark + "PASS\n")}, {Lab: 2, Job: 2, Exit: status(0)}, {Job: 1, Exit: status(0)},
+		{Lab: 2, Job: lab.NoJob, Halt: "it stood still"},
 	} {
 		l.hear(e)
 	}
-	l.finish(-1)
+	l.finishAll()
 	if err := errors.Join(l.errs...); err != nil {
 		t.Error(err)
 	}
-	if heard.passed != 2 || heard.failed != 0 {
-		t.Errorf("%d passed and %d failed, want 2 and 0", heard.passed, heard.failed)
+	if heard.passed != 3 || heard.failed != 0 {
+		t.Errorf("%d passed and %d failed, want 3 and 0", heard.passed, heard.failed)
 	}
 }
 
@@ -79,7 +79,7 @@ func TestAStalledHostsJobRunsOnceMore(t *testing.T) {
 func TestAFailureIsNotRunAway(t *testing.T) {
 	status := func(n int) *int { return &n }
 	heard := newTally()
-	l := &listener{ctx: t.Context(), tally: heard, jobs: []lab.Job{{Name: "stalls"}}}
+	l := &listener{ctx: t.Context(), tally: heard, converters: map[int]*converter{}, jobs: []lab.Job{{Name: "stalls"}}}
 	for _, e := range []lab.Event{
 		{Data: []byte(failed + begun)}, {Halt: "it stood still"},
 		{Data: []byte(passing)}, {Exit: status(0)},

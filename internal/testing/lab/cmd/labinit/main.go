@@ -1,9 +1,10 @@
 //go:build linux
 
-// Command labinit is the first process of the lab: it runs the jobs and powers the lab off.
+// Command labinit is the first process of the lab: it runs the jobs that it is told, and powers the lab off.
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -66,14 +67,20 @@ func run() error {
 		return fmt.Errorf("watch guests: %w", err)
 	}
 	go guests.tell(events)
-	for i, job := range jobs {
-		code := runJob(events, i, job)
+	for orders := bufio.NewReader(events.file); ; {
+		var i int
+		if _, err := fmt.Fscanln(orders, &i); err != nil {
+			return fmt.Errorf("which job comes next: %w", err)
+		}
+		if i == lab.NoJob {
+			return events.file.Close()
+		}
+		code := runJob(events, i, jobs[i])
 		if shown := guests.crashed(); shown != "" { // what it says counts for nothing, whether it has been told or not
 			events.send(lab.Event{Lost: shown})
 		}
 		events.send(lab.Event{Job: i, Exit: &code})
 	}
-	return events.file.Close()
 }
 
 // port is the way out of the lab.
