@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"strings"
 )
 
 // converter is a test2json that makes events of a test binary's output.
@@ -19,8 +20,19 @@ type converter struct {
 	done  chan struct{}
 }
 
-func convert(ctx context.Context, t *tally, name string) (*converter, error) {
-	cmd := exec.CommandContext(ctx, "go", "tool", "test2json", "-t", "-p", name)
+// test2json is the program's path: `go tool` takes longer to find it than many tests take.
+type test2json string
+
+func findTest2json(ctx context.Context) (test2json, error) {
+	out, err := exec.CommandContext(ctx, "go", "tool", "-n", "test2json").Output()
+	if err != nil {
+		return "", fmt.Errorf("go tool -n test2json: %w", err)
+	}
+	return test2json(strings.TrimSpace(string(out))), nil
+}
+
+func (tool test2json) convert(ctx context.Context, t *tally, name string) (*converter, error) {
+	cmd := exec.CommandContext(ctx, string(tool), "-t", "-p", name)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err

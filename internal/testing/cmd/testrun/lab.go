@@ -8,10 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tangle-network/microvm-runtime/doctor"
@@ -37,55 +34,25 @@ func (r runner) labTest(ctx context.Context, t *tally) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	jobs, err := compile(ctx, dir, packages)
+	built, err := binaries(ctx, dir, packages, "TestLab", []string{"CGO_ENABLED=0"})
 	if err != nil {
 		return err
 	}
+	jobs := longestFirst(labTests(built), func(job lab.Job) string { return job.Name })
 	if doctor.ProbeKVM().RunsLinux() {
-		return errors.Join(nativeJobs(ctx, t, parts, jobs), t.tested(parts.Firecracker))
+		return errors.Join(runAll(ctx, t, programs(parts, jobs), 1), t.tested(parts.Firecracker))
 	}
 	return errors.Join(labJobs(ctx, t, parts, jobs), t.tested(lab.Inside(parts).Firecracker))
 }
 
-// compile makes a job of each test: what a lab's end cuts off, and runs once more, is little.
-func compile(ctx context.Context, dir string, packages []string) ([]lab.Job, error) {
-	var jobs []lab.Job
-	for i, pkg := range packages {
-		binary := filepath.Join(dir, fmt.Sprintf("%d.test", i))
-		cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", binary, pkg)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("compile %s: %w\n%s", pkg, err, out)
-		}
-		tests, err := listTests(ctx, binary, pkg)
-		if err != nil {
-			return nil, err
-		}
-		for _, test := range tests {
-			jobs = append(jobs, lab.Job{
-				Name: pkg + " " + test, Program: binary, Timeout: labTimeout,
-				Args: []string{"-test.v=test2json", "-test.run=^" + test + "$", "-test.timeout=" + (labTimeout - 10*time.Second).String()},
-			})
+// labTests makes a job of each test: what a lab's end cuts off, and runs once more, is little.
+func labTests(built []binary) (jobs []lab.Job) {
+	for _, b := range built {
+		for _, test := range b.tests {
+			jobs = append(jobs, lab.Job{Name: b.pkg + " " + test, Program: b.path, Timeout: labTimeout, Args: testArgs(test, labTimeout-10*time.Second)})
 		}
 	}
-	return jobs, nil
-}
-
-// listTests returns the names of a binary's tests of ring 4.
-func listTests(ctx context.Context, binary, dir string) ([]string, error) {
-	cmd := exec.CommandContext(ctx, binary, "-test.list=^TestLab")
-	cmd.Dir = dir
-	out, err := cmd.Output()
-	var tests []string
-	for line := range strings.Lines(string(out)) {
-		if name := strings.TrimSpace(line); strings.HasPrefix(name, "TestLab") {
-			tests = append(tests, name)
-		}
-	}
-	if err != nil || len(tests) == 0 {
-		return nil, fmt.Errorf("%d tests of ring 4 in %s, error %v:\n%s", len(tests), dir, err, out)
-	}
-	return tests, nil
+	return jobs
 }
 
 // labJobs runs jobs in the lab.
@@ -93,8 +60,12 @@ func labJobs(ctx context.Context, t *tally, parts setup.Parts, jobs []lab.Job) e
 	for i := range jobs {
 		jobs[i].Env = lab.Environment(lab.Inside(parts))
 	}
-	l := &listener{ctx: ctx, tally: t, jobs: jobs, converters: map[int]*converter{}}
-	err := lab.Run(ctx, lab.Options{Parts: parts, Files: lab.Binaries(parts), Jobs: jobs, Event: l.hear})
+	tool, err := findTest2json(ctx)
+	if err != nil {
+		return err
+	}
+	l := &listener{ctx: ctx, tool: tool, tally: t, jobs: jobs, converters: map[int]*converter{}}
+	err = lab.Run(ctx, lab.Options{Parts: parts, Files: lab.Binaries(parts), Jobs: jobs, Event: l.hear})
 	l.finishAll()
 	return errors.Join(append(l.errs, err)...)
 }
@@ -102,6 +73,7 @@ func labJobs(ctx context.Context, t *tally, parts setup.Parts, jobs []lab.Job) e
 // listener makes test events of what jobs say, several of them at a time.
 type listener struct {
 	ctx        context.Context
+	tool       test2json
 	tally      *tally
 	jobs       []lab.Job
 	converters map[int]*converter // Of jobs that are heard.
@@ -119,7 +91,7 @@ func (l *listener) hear(e lab.Event) {
 		return
 	}
 	if l.converters[e.Job] == nil {
-		c, err := convert(l.ctx, l.tally, l.jobs[e.Job].Name)
+		c, err := l.tool.convert(l.ctx, l.tally, l.jobs[e.Job].Name)
 		if err != nil {
 			l.errs = append(l.errs, err)
 			return
@@ -153,22 +125,10 @@ func (l *listener) discard(job int) {
 	}
 }
 
-// nativeJobs runs jobs here.
-func nativeJobs(ctx context.Context, t *tally, parts setup.Parts, jobs []lab.Job) error {
-	var errs []error
+// programs are jobs that run here.
+func programs(parts setup.Parts, jobs []lab.Job) (programs []program) {
 	for _, job := range jobs {
-		c, err := convert(ctx, t, job.Name)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		cmd := exec.CommandContext(ctx, job.Program, job.Args...)
-		cmd.Env = append(os.Environ(), lab.Environment(parts)...)
-		cmd.Stdout, cmd.Stderr = c.in, c.in
-		if err := cmd.Run(); cmd.ProcessState == nil {
-			fmt.Fprintln(c.in, err)
-		}
-		errs = append(errs, c.end(cmd.ProcessState.ExitCode()))
+		programs = append(programs, program{name: job.Name, path: job.Program, args: job.Args, env: lab.Environment(parts)})
 	}
-	return errors.Join(errs...)
+	return programs
 }

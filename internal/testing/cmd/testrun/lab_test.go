@@ -21,11 +21,20 @@ const (
 	begun   = mark + "=== RUN   TestThree\n"
 )
 
+func tool(t *testing.T) test2json {
+	t.Helper()
+	tool, err := findTest2json(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tool
+}
+
 // TestEveryJobsFailureIsTold: of jobs that leak, pass, fail, and never end, none hides another.
 func TestEveryJobsFailureIsTold(t *testing.T) {
 	status := func(n int) *int { return &n }
 	heard := newTally()
-	l := &listener{ctx: t.Context(), tally: heard, converters: map[int]*converter{}, jobs: []lab.Job{{Name: "leaks"}, {Name: "passes"}, {Name: "fails"}, {Name: "hangs"}}}
+	l := &listener{ctx: t.Context(), tool: tool(t), tally: heard, converters: map[int]*converter{}, jobs: []lab.Job{{Name: "leaks"}, {Name: "passes"}, {Name: "fails"}, {Name: "hangs"}}}
 	for _, e := range []lab.Event{
 		{Boot: "3.1"},
 		{Job: 0, Data: []byte(passing)}, {Job: 0, Data: []byte("left behind: all\n")}, {Job: 0, Exit: status(1)},
@@ -56,7 +65,7 @@ func TestEveryJobsFailureIsTold(t *testing.T) {
 func TestAStalledHostsJobRunsOnceMore(t *testing.T) {
 	status := func(n int) *int { return &n }
 	heard := newTally()
-	l := &listener{ctx: t.Context(), tally: heard, converters: map[int]*converter{}, jobs: []lab.Job{{Name: "before"}, {Name: "stalls"}, {Name: "beside"}}}
+	l := &listener{ctx: t.Context(), tool: tool(t), tally: heard, converters: map[int]*converter{}, jobs: []lab.Job{{Name: "before"}, {Name: "stalls"}, {Name: "beside"}}}
 	for _, e := range []lab.Event{
 		{Job: 0, Data: []byte(passing)}, {Job: 0, Exit: status(0)},
 		{Job: 1, Data: []byte(passed + begun)}, {Lab: 2, Job: 2, Data: []byte(passed)}, {Job: 1, Halt: "it stood still"},
@@ -79,7 +88,7 @@ func TestAStalledHostsJobRunsOnceMore(t *testing.T) {
 func TestAFailureIsNotRunAway(t *testing.T) {
 	status := func(n int) *int { return &n }
 	heard := newTally()
-	l := &listener{ctx: t.Context(), tally: heard, converters: map[int]*converter{}, jobs: []lab.Job{{Name: "stalls"}}}
+	l := &listener{ctx: t.Context(), tool: tool(t), tally: heard, converters: map[int]*converter{}, jobs: []lab.Job{{Name: "stalls"}}}
 	for _, e := range []lab.Event{
 		{Data: []byte(failed + begun)}, {Halt: "it stood still"},
 		{Data: []byte(passing)}, {Exit: status(0)},
@@ -105,7 +114,7 @@ func TestEachTestIsAJob(t *testing.T) {
 		if err := os.WriteFile(binary, []byte("#!/bin/sh\n[ \"$*\" = -test.list=^TestLab ] || exit 2\n"+says+"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		got, err := listTests(t.Context(), binary, ".")
+		got, err := listTests(t.Context(), binary, ".", "TestLab")
 		if (err != nil) != (want == "") || err == nil && fmt.Sprint(got) != want {
 			t.Errorf("%s: tests %q, error %v", says, got, err)
 		}

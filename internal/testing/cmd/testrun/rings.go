@@ -61,7 +61,7 @@ func (r runner) realTest(ctx context.Context, t *tally) error {
 	if err != nil {
 		return err
 	}
-	err = goTestIn(ctx, t, "3", "TestReal", []string{"MICROVM_TEST_FIRECRACKER=" + p.Firecracker})
+	err = testAbreast(ctx, t, "3", "TestReal", []string{"MICROVM_TEST_FIRECRACKER=" + p.Firecracker})
 	return errors.Join(err, t.tested(p.Firecracker))
 }
 
