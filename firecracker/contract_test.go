@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -56,13 +57,17 @@ func realHarness(t *testing.T, p setup.Parts, bare bool) runtimetest.Harness {
 			t.Fatal(err)
 		}
 	}
-	options := map[*microvm.Runtime]Options{}
+	var options sync.Map // Options, by *microvm.Runtime.
+	of := func(rt *microvm.Runtime) Options {
+		o, _ := options.Load(rt)
+		return o.(Options)
+	}
 	newRuntime := func(t *testing.T, o Options) *microvm.Runtime {
 		rt, err := New(o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		options[rt] = o
+		options.Store(rt, o)
 		t.Cleanup(func() { rt.Close() })
 		return rt
 	}
@@ -72,11 +77,13 @@ func realHarness(t *testing.T, p setup.Parts, bare bool) runtimetest.Harness {
 			o.Kernel = runs
 			return newRuntime(t, o)
 		},
-		Reopen: func(t *testing.T, rt *microvm.Runtime) *microvm.Runtime { return newRuntime(t, options[rt]) },
-		Census: func(t *testing.T, rt *microvm.Runtime) string { return holdings(t, options[rt]) },
+		Reopen: func(t *testing.T, rt *microvm.Runtime) *microvm.Runtime { return newRuntime(t, of(rt)) },
+		Census: func(t *testing.T, rt *microvm.Runtime) string { return holdings(t, of(rt)) },
 		Spec:   microvm.Spec{Diskless: true, MemoryMiB: 128},
 		Ends:   &microvm.Spec{Diskless: true, MemoryMiB: 128, Kernel: ends},
 		Marker: marker,
+
+		Parallel: true, // they wait for the kernel more than they compute
 	}
 }
 

@@ -36,6 +36,9 @@ type Harness struct {
 	// Census tells, one a line, what there is on the host of a runtime's machines, with its files: cases compare it before and after what must leave nothing. Optional:
 	// they look at List alone.
 	Census func(t *testing.T, rt *microvm.Runtime) string
+	// Parallel runs cases beside each other, as many as -test.parallel says: New, Reopen and Census are then called by several at a time, and a census is of one runtime alone.
+	// Optional: one after the other.
+	Parallel bool
 	// Except names cases that are left out, with the reason.
 	Except map[string]string
 }
@@ -73,6 +76,9 @@ func Run(t *testing.T, h Harness) {
 				continue
 			}
 			t.Run(name, func(t *testing.T) {
+				if h.Parallel {
+					t.Parallel()
+				}
 				ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 				defer cancel()
 				one.run(&checker{T: t, h: h, rt: h.New(t), ctx: ctx})

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/inmemory"
@@ -17,7 +18,8 @@ import (
 // childEnv makes the test binary one that runs the contract on a harness with a fault: its value says which.
 const childEnv = "RUNTIMETEST_FAULT"
 
-// TestFaultsAreFound: a runtime that leaves something behind fails, and a harness that gives no reason for what it leaves out; the same without the fault passes.
+// TestFaultsAreFound: a runtime that leaves something behind fails, and a harness that gives no reason for what it leaves out; the same without the fault passes, also one
+// whose cases run beside each other.
 func TestFaultsAreFound(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
@@ -25,11 +27,12 @@ func TestFaultsAreFound(t *testing.T) {
 	}
 	for fault, says := range map[string]string{
 		"none":      "",
+		"parallel":  "",
 		"leaves":    "value 0: it was left: thing 2",
 		"unfounded": `Except: "specs/bad VCPUs" is no case, or has no reason`,
 		"unknown":   `Except: "specs/bad Colour" is no case, or has no reason`,
 	} {
-		cmd := exec.Command(self, "-test.run=^TestHarness$/^specs$")
+		cmd := exec.Command(self, "-test.run=^TestHarness$/^specs$", "-test.parallel=2")
 		if fault == "unfounded" || fault == "unknown" {
 			cmd.Args[1] = "-test.run=^TestHarness$/^none$"
 		}
@@ -60,6 +63,8 @@ func TestHarness(t *testing.T) {
 		Census: func(*testing.T, *microvm.Runtime) string { return fmt.Sprintln("thing", things.Load()) },
 	}
 	switch fault {
+	case "parallel":
+		h.Parallel, h.New = true, meeting(h.New)
 	case "leaves":
 		h.Census = func(*testing.T, *microvm.Runtime) string { return fmt.Sprintln("thing", things.Add(1)) }
 	case "unfounded":
@@ -68,4 +73,21 @@ func TestHarness(t *testing.T) {
 		h.Except = map[string]string{"specs/bad Colour": "none has one"}
 	}
 	runtimetest.Run(t, h)
+}
+
+// meeting returns a New whose first two calls wait for each other: no case ends before another has begun.
+func meeting(newRuntime func(*testing.T) *microvm.Runtime) func(*testing.T) *microvm.Runtime {
+	var calls atomic.Int64
+	both := make(chan struct{})
+	return func(t *testing.T) *microvm.Runtime {
+		if calls.Add(1) == 2 {
+			close(both)
+		}
+		select {
+		case <-both:
+		case <-time.After(time.Minute):
+			t.Fatal("no other case has begun")
+		}
+		return newRuntime(t)
+	}
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -13,8 +14,9 @@ import (
 )
 
 const (
-	// abreast is how many tests of a ring that shares the host run at a time: each in a process of its own, with files, cgroups and namespaces of its own.
-	abreast = 2
+	// abreast is how many tests of a ring that shares the host run at a time: each in a process of its own, with files, cgroups and namespaces of its own. They wait for the
+	// kernel, which takes its time to close a socket of netlink or to flush a file, far more than they compute. Of each, as many parallel subtests run at a time.
+	abreast = 4
 
 	testTimeout = 10 * time.Minute // as go test's
 
@@ -46,7 +48,7 @@ func testAbreast(ctx context.Context, t *tally, ring, prefix string, env []strin
 	var programs []program
 	for _, b := range built {
 		for _, test := range b.tests {
-			args := append(testArgs(test, testTimeout), "-test.paniconexit0")
+			args := append(testArgs(test, testTimeout), "-test.paniconexit0", fmt.Sprint("-test.parallel=", abreast))
 			programs = append(programs, program{b.pkg + " " + test, b.path, b.pkg, args, append(slices.Clone(env), "MICROVM_TEST_RING="+ring, raceAtExit)})
 		}
 	}
