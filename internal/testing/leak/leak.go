@@ -25,7 +25,7 @@ import (
 // patience is how long what tests began may take to end.
 const patience = 10 * time.Second
 
-// mostMemory is where the garbage collector is let in: far above what any package's tests allocate.
+// mostMemory is where the garbage collector is let in: far above what most packages' tests allocate.
 const mostMemory = 2 << 30
 
 // Main runs a package's tests and returns what to exit with. It fails when they leave goroutines, descriptors, child processes, VMMs, mounts, network namespaces,
@@ -46,7 +46,7 @@ func run(m *testing.M, patience time.Duration) int {
 		return 1
 	}
 	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(mostMemory)
+	debug.SetMemoryLimit(min(mostMemory, debug.SetMemoryLimit(-1))) // GOMEMLIMIT, where it is set and less
 	code := m.Run()
 	if code != 0 {
 		os.RemoveAll(dir)

@@ -15,8 +15,11 @@ import (
 
 const (
 	// abreast is how many tests of a ring that shares the host run at a time: each in a process of its own, with files, cgroups and namespaces of its own. They wait for the
-	// kernel, which takes its time to close a socket of netlink or to flush a file, far more than they compute. Of each, as many parallel subtests run at a time.
-	abreast = 4
+	// kernel, which takes its time to close a socket of netlink or to flush a file, far more than they compute.
+	abreast = 3
+
+	// memoryEach is where the garbage collector is let in, in bytes: with it three programs have room where one had (the race detector takes thrice as much again).
+	memoryEach = 768 << 20
 
 	testTimeout = 10 * time.Minute // as go test's
 
@@ -24,14 +27,38 @@ const (
 	raceAtExit = "GORACE=atexit_sleep_ms=0"
 )
 
-// program is one test as a program that runs here.
+// program is a package's tests, or one of them, as a program that runs here.
 type program struct {
 	name, path, dir string
 	args, env       []string
 }
 
-// testAbreast runs each test of a ring by itself. What it leaves on the host fails it (package leak).
+// testPackages runs the tests of a ring one package after the other: they share the host.
+func testPackages(ctx context.Context, t *tally, ring, prefix string) error {
+	return testHost(ctx, t, prefix, 1, func(b binary) []program {
+		return []program{b.program(b.pkg, "^"+prefix, ring, nil)}
+	})
+}
+
+// testAbreast runs each test of a ring by itself, some at a time. What it leaves on the host fails it (package leak).
 func testAbreast(ctx context.Context, t *tally, ring, prefix string, env []string) error {
+	env = append(slices.Clone(env), fmt.Sprint("GOMEMLIMIT=", memoryEach))
+	return testHost(ctx, t, prefix, abreast, func(b binary) (programs []program) {
+		for _, test := range b.tests {
+			programs = append(programs, b.program(b.pkg+" "+test, "^"+test+"$", ring, env))
+		}
+		return programs
+	})
+}
+
+// program is a binary that runs what a pattern says.
+func (b binary) program(name, pattern, ring string, env []string) program {
+	args := append(testArgs(pattern, testTimeout), "-test.paniconexit0")
+	return program{name, b.path, b.pkg, args, append(slices.Clone(env), "MICROVM_TEST_RING="+ring, raceAtExit)}
+}
+
+// testHost compiles the tests of a prefix, all before the first runs, and runs the programs that they make, n at a time.
+func testHost(ctx context.Context, t *tally, prefix string, n int, programs func(binary) []program) error {
 	packages, err := packagesWith(prefix)
 	if err != nil || len(packages) == 0 {
 		return err
@@ -45,14 +72,11 @@ func testAbreast(ctx context.Context, t *tally, ring, prefix string, env []strin
 	if err != nil {
 		return err
 	}
-	var programs []program
+	var all []program
 	for _, b := range built {
-		for _, test := range b.tests {
-			args := append(testArgs(test, testTimeout), "-test.paniconexit0", fmt.Sprint("-test.parallel=", abreast))
-			programs = append(programs, program{b.pkg + " " + test, b.path, b.pkg, args, append(slices.Clone(env), "MICROVM_TEST_RING="+ring, raceAtExit)})
-		}
+		all = append(all, programs(b)...)
 	}
-	return runAll(ctx, t, longestFirst(programs, func(p program) string { return p.name }), abreast)
+	return runAll(ctx, t, longestFirst(all, func(p program) string { return p.name }), n)
 }
 
 // runAll runs programs, n at a time, in their order.

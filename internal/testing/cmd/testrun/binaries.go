@@ -60,7 +60,7 @@ func listTests(ctx context.Context, path, dir, prefix string) ([]string, error) 
 	return tests, nil
 }
 
-// testArgs has a binary run one test, as test2json reads it.
-func testArgs(test string, timeout time.Duration) []string {
-	return []string{"-test.v=test2json", "-test.run=^" + test + "$", "-test.timeout=" + timeout.String()}
+// testArgs has a binary run what a pattern says, as test2json reads it.
+func testArgs(pattern string, timeout time.Duration) []string {
+	return []string{"-test.v=test2json", "-test.run=" + pattern, "-test.timeout=" + timeout.String()}
 }

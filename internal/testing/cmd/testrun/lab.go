@@ -49,7 +49,7 @@ func (r runner) labTest(ctx context.Context, t *tally) error {
 func labTests(built []binary) (jobs []lab.Job) {
 	for _, b := range built {
 		for _, test := range b.tests {
-			jobs = append(jobs, lab.Job{Name: b.pkg + " " + test, Program: b.path, Timeout: labTimeout, Args: testArgs(test, labTimeout-10*time.Second)})
+			jobs = append(jobs, lab.Job{Name: b.pkg + " " + test, Program: b.path, Timeout: labTimeout, Args: testArgs("^"+test+"$", labTimeout-10*time.Second)})
 		}
 	}
 	return jobs

@@ -25,9 +25,9 @@ func (r runner) ring(ctx context.Context, name string) (*tally, error) {
 	t := newTally()
 	switch name {
 	case "1":
-		return t, goTest(ctx, t, "1", nil, "-race", "-skip", "^Test(Host|Real|Lab)", "./...")
+		return t, goTest(ctx, t, "1", "-race", "-skip", "^Test(Host|Real|Lab)", "./...")
 	case "2":
-		return t, goTestIn(ctx, t, "2", "TestHost", nil)
+		return t, testPackages(ctx, t, "2", "TestHost")
 	case "3":
 		return t, r.realTest(ctx, t)
 	case "4":
@@ -65,18 +65,9 @@ func (r runner) realTest(ctx context.Context, t *tally) error {
 	return errors.Join(err, t.tested(p.Firecracker))
 }
 
-// goTestIn runs the tests of a ring one package after the other: they share the host.
-func goTestIn(ctx context.Context, t *tally, ring, prefix string, env []string) error {
-	packages, err := packagesWith(prefix)
-	if err != nil || len(packages) == 0 {
-		return err
-	}
-	return goTest(ctx, t, ring, env, append([]string{"-race", "-p", "1", "-run", "^" + prefix}, packages...)...)
-}
-
-func goTest(ctx context.Context, t *tally, ring string, env []string, args ...string) error {
+func goTest(ctx context.Context, t *tally, ring string, args ...string) error {
 	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json", "-count=1", "-timeout=10m"}, args...)...)
-	cmd.Env = append(append(os.Environ(), env...), "MICROVM_TEST_RING="+ring)
+	cmd.Env = append(os.Environ(), "MICROVM_TEST_RING="+ring, raceAtExit)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
