@@ -12,7 +12,7 @@ type ClaimOptions struct {
 	Change Change
 	// Hostname of the guest. Optional: the machine's new name, with '-' for what a host name can't have.
 	Hostname string
-	// Env and Secrets are set in the guest before it goes on, beside those that it has.
+	// Env and Secrets are set in the guest before it goes on, beside those that it has. Their names and sizes are as for guest.SetEnv and guest.SetSecret.
 	Env, Secrets map[string]string
 	// AgentTimeout is how long the guest's agent may take, at most 15 minutes. Optional: a minute.
 	AgentTimeout time.Duration
@@ -25,6 +25,9 @@ func (o *ClaimOptions) Validate() error {
 	}
 	if o.AgentTimeout < 0 || o.AgentTimeout > maxRenewal {
 		return &FieldError{Field: "ClaimOptions.AgentTimeout", Value: o.AgentTimeout, Reason: fmt.Sprintf("must be 0 to %v", maxRenewal)}
+	}
+	if bad := checkKept("ClaimOptions", o.Env, o.Secrets); bad != nil {
+		return bad
 	}
 	return nil
 }

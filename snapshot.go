@@ -112,7 +112,7 @@ type RestoreOptions struct {
 	Labels map[string]string
 	// Hostname of the guest. Optional: the machine's name, with '-' for what a host name can't have.
 	Hostname string
-	// Env and Secrets are set in the guest before it goes on, beside those that it has.
+	// Env and Secrets are set in the guest before it goes on, beside those that it has. Their names and sizes are as for guest.SetEnv and guest.SetSecret.
 	Env, Secrets map[string]string
 	// AgentTimeout is how long the guest's agent may take to make the machine its own, at most 15 minutes. Optional: a minute.
 	AgentTimeout time.Duration
@@ -135,6 +135,9 @@ func (o *RestoreOptions) Validate() error {
 		return &FieldError{Field: "RestoreOptions.Hostname", Value: o.Hostname, Reason: hostnameRule}
 	}
 	if bad := checkLabels("RestoreOptions.Labels", o.Labels); bad != nil {
+		return bad
+	}
+	if bad := checkKept("RestoreOptions", o.Env, o.Secrets); bad != nil {
 		return bad
 	}
 	if o.Network == nil {

@@ -46,7 +46,7 @@ var claims = group{"claims", []testCase{
 			c.is(err, microvm.ErrExists)
 			_, _, err = c.rt.Claim(c.ctx, "ready", "", nil)
 			c.is(err, microvm.ErrInvalid)
-			for _, o := range []microvm.ClaimOptions{{Hostname: "-a"}, {AgentTimeout: -1}, {Change: microvm.Change{DriveLimit: map[int]microvm.RateLimit{9: {}}}}} {
+			for _, o := range []microvm.ClaimOptions{{Hostname: "-a"}, {AgentTimeout: -1}, {Change: microvm.Change{DriveLimit: map[int]microvm.RateLimit{9: {}}}}, {Env: map[string]string{"A-B": "c"}}, {Secrets: map[string]string{"a/b": "c"}}} {
 				_, _, err = c.rt.Claim(c.ctx, "ready", "job", &o)
 				c.is(err, microvm.ErrInvalid)
 			}

@@ -80,7 +80,7 @@ var snapshots = group{"snapshots", []testCase{
 	{"restore nothing that makes no sense", func(c *checker) {
 		c.snapshot(c.in("one", microvm.StateRunning), "first", nil)
 		had := c.info(c.vm("one")).Network != nil
-		for i, o := range []microvm.RestoreOptions{{Backend: "nonsense"}, {Hostname: "-a"}, {Labels: map[string]string{"": ""}}, {Network: &microvm.Network{None: had}}, {AgentTimeout: -1}, {Parallel: -1}} {
+		for i, o := range []microvm.RestoreOptions{{Backend: "nonsense"}, {Hostname: "-a"}, {Labels: map[string]string{"": ""}}, {Network: &microvm.Network{None: had}}, {AgentTimeout: -1}, {Parallel: -1}, {Env: map[string]string{"": "a"}}, {Secrets: map[string]string{"../a": "b"}}} {
 			c.leavesNothing(fmt.Sprint("options ", i), func() {
 				_, _, err := c.rt.Restore(c.ctx, "one/first", "two", &o)
 				c.is(err, microvm.ErrInvalid)
