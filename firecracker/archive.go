@@ -106,7 +106,7 @@ func (d *driver) PruneSnapshots(ctx context.Context, o microvm.PruneOptions) (de
 			deleted = append(deleted, snapshotInfo(&one.Manifest))
 			freed += one.Bytes
 			if !o.DryRun {
-				d.stock.drop(d, one.Manifest.UID) // what waits for it has its files
+				d.stock.drop(ctx, d, one.Manifest.UID) // what waits for it has its files
 			}
 		}
 		return err

@@ -63,8 +63,11 @@ func problem(err error) string {
 // DeleteSnapshot removes a snapshot that nothing needs.
 func (d *driver) DeleteSnapshot(ctx context.Context, uid string) error {
 	return d.reading(ctx, func(ctx context.Context) error {
-		d.stock.drop(d, uid)
-		return d.snaps.Delete(ctx, uid, func() (string, error) { return d.runsFrom(uid) })
+		err := d.snaps.Delete(ctx, uid, func() (string, error) { return d.runsFrom(uid) })
+		if _, gone := d.snaps.Read(uid); err == nil || errors.Is(gone, microvm.ErrNotFound) {
+			d.stock.drop(ctx, d, uid) // what waits for it has its files
+		}
+		return err
 	})
 }
 

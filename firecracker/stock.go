@@ -146,8 +146,8 @@ func (s *stock) take(r *restoration) *restoration {
 	return nil
 }
 
-// drop ends what waits for a snapshot, also what is being made for it.
-func (s *stock) drop(d *driver, snapshot string) {
+// drop ends what waits for a snapshot that is gone. It waits, as long as ctx allows, for who makes one for it, which goes then.
+func (s *stock) drop(ctx context.Context, d *driver, snapshot string) {
 	s.mu.Lock()
 	all := s.forget(snapshot)
 	var made chan struct{}
@@ -155,10 +155,14 @@ func (s *stock) drop(d *driver, snapshot string) {
 		made = s.made
 	}
 	s.mu.Unlock()
-	if made != nil {
-		<-made
-	}
 	d.discard(all)
+	if made == nil {
+		return
+	}
+	select {
+	case <-made:
+	case <-ctx.Done():
+	}
 }
 
 // close ends all that waits. Nothing is being made any more.

@@ -3,6 +3,7 @@
 package firecracker
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -121,6 +122,65 @@ func TestRealWaitingForDeletedSnapshot(t *testing.T) {
 		}
 		r.unchanged(before)
 		r.destroy(source)
+	})
+}
+
+// TestRealDeleteRefusedWithStock: what waits for a snapshot stays where that can't be deleted, and who would delete it waits for who makes one no longer than its context lives.
+func TestRealDeleteRefusedWithStock(t *testing.T) {
+	stocking(t, 1, func(t *testing.T, r *rig) {
+		first := r.restore("one/warm", "first", nil)
+		waiting := r.waiting()
+		if err := r.runtime.DeleteSnapshot(within(t), "one/warm"); !errors.Is(err, microvm.ErrBusy) {
+			t.Fatalf("deleted while a machine runs from it: %v", err)
+		}
+		if now := r.waiting(); len(now) != 1 || !slices.Equal(now, waiting) {
+			t.Errorf("%v wait, before the refusal %v", now, waiting)
+		}
+		second := r.restore("one/warm", "second", nil)
+		if info := r.info(second); !slices.Contains(waiting, info.PID) {
+			t.Errorf("VMM %d is none of %v, which waited", info.PID, waiting)
+		}
+		r.waiting()
+		r.destroy(first)
+
+		ctx, cancel := context.WithCancel(t.Context())
+		makes, goOn := make(chan struct{}), make(chan struct{})
+		restores := 0
+		r.setHook(func(point string) error {
+			if point == "restore/record:before" {
+				if restores++; restores == 2 { // the first is of the restore
+					close(makes)
+					<-goOn
+				}
+			}
+			return nil
+		})
+		killAll(t, r.waiting())
+		third := r.restore("one/warm", "third", nil)
+		deleted := make(chan error, 1)
+		<-makes
+		r.destroy(second)
+		r.destroy(third)
+		go func() { deleted <- r.runtime.DeleteSnapshot(ctx, "one/warm") }()
+		cancel()
+		select {
+		case err := <-deleted:
+			if err == nil {
+				t.Error("it is deleted while a VMM is made for it")
+			}
+		case <-time.After(20 * time.Second):
+			t.Error("a delete waits longer than its context lives")
+		}
+		close(goOn)
+		if now := r.waiting(); len(now) != 1 {
+			t.Errorf("%v wait", now)
+		}
+		if err := r.runtime.DeleteSnapshot(within(t), "one/warm"); err != nil {
+			t.Error(err)
+		}
+		if now := r.waiting(); len(now) > 0 {
+			t.Errorf("%v wait for a snapshot that is gone", now)
+		}
 	})
 }
 
