@@ -128,7 +128,7 @@ func open(options Options) (*driver, error) {
 	if err := dir.FixLayout(); err != nil {
 		return nil, err
 	}
-	d := &driver{self: &self, options: o, binaries: binariesOf(o), state: dir, store: files, slots: slots, loans: loans, ports: ports, snaps: snaps, slice: slice, log: o.Logger, watched: map[string]*watch{}, stock: stock{waiting: map[string][]*restoration{}}}
+	d := &driver{self: &self, options: o, binaries: binariesOf(o), state: dir, store: files, slots: slots, loans: loans, ports: ports, snaps: snaps, slice: slice, log: o.Logger, watched: map[string]*watch{}, stock: stock{waiting: map[stockKey][]*restoration{}}}
 	d.life, d.end = context.WithCancel(context.Background())
 	return d, nil
 }

@@ -45,8 +45,8 @@ type Options struct {
 	// PagerLoss is what becomes of a machine that is restored page by page when the helper that serves its memory is killed. It is kept for as long as the machine runs. Optional: PagerRestart.
 	PagerLoss PagerLoss
 
-	// WaitingVMMs is how many VMMs wait, jailed and with all that a machine has, for the next restores of a snapshot, once that was restored: such a restore is only a load. It goes for each of
-	// the four snapshots that were restored last, without ephemeral ones. They end with the Runtime. Each costs some MiB of memory, a slot, and a copy of the snapshot's disk, or a reflink.
+	// WaitingVMMs is how many VMMs wait, jailed and with all that a machine has, for the next restores of a snapshot, once that was restored: such a restore is only a load. It goes for
+	// each of the four that were restored last, of a snapshot that is not ephemeral and a RestoreOptions.Backend. They end with the Runtime. Each costs some MiB of memory, a slot, and a copy of the snapshot's disk, or a reflink.
 	// Optional: none.
 	WaitingVMMs int
 

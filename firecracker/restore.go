@@ -37,9 +37,9 @@ func (d *driver) Restore(ctx context.Context, snapshot, name string, o microvm.R
 	if d.state.Taken(name) { // Bind decides; this spares the work.
 		return "", nil, fmt.Errorf("name %q: %w", name, microvm.ErrExists)
 	}
-	over := d.stock.restored(d, &manifest)
-	defer func() { over(err == nil) }()
 	r := &restoration{driver: d, manifest: &manifest, name: name, options: o}
+	over := d.stock.restored(r)
+	defer func() { over(err == nil) }()
 	if err := r.check(ctx); err != nil {
 		return "", nil, err
 	}

@@ -14,24 +14,39 @@ import (
 	"github.com/tangle-network/microvm-runtime/internal/step"
 )
 
-// stocked is of how many snapshots VMMs wait: of those that were restored last.
+// stocked is of how many snapshots VMMs wait, of each with where its memory comes from: of those that were restored last.
 const stocked = 4
 
 // stock has VMMs that wait for the next restores: jailed, in a slot of their own, with a disk and all else that a machine of their snapshot has but a name. This process holds their locks;
 // they end with its driver, and those of one that was killed are taken back as creates that were interrupted.
 type stock struct {
 	mu      sync.Mutex
-	under   int                       // restores under way: nothing is made beside them
-	latest  []*snapstore.Manifest     // of the snapshots that VMMs wait for, the one restored last at the end
-	waiting map[string][]*restoration // by the snapshot's uid
+	under   int                         // restores under way: nothing is made beside them
+	latest  []wanted                    // what VMMs wait for, what was restored last at the end
+	waiting map[stockKey][]*restoration // what waits
 	filling bool
-	making  string        // the snapshot that one is being made for
+	making  stockKey      // what is being made
 	made    chan struct{} // closed when it is
 }
 
-// restored notes that a snapshot is restored. Over is to be called when that is done: what it took from the stock is replaced then, behind.
-func (s *stock) restored(d *driver, m *snapstore.Manifest) (over func(worked bool)) {
-	if d.options.WaitingVMMs == 0 || m.Ephemeral {
+// stockKey is what one VMM that waits has in common with others, in whose place it can be.
+type stockKey struct {
+	snapshot string // Its uid.
+	paged    bool   // A helper serves the memory.
+}
+
+// wanted is what VMMs wait for.
+type wanted struct {
+	stockKey
+	manifest *snapstore.Manifest
+}
+
+func (r *restoration) key() stockKey { return stockKey{r.manifest.UID, r.paged()} }
+
+// restored notes that a restore is under way. Over is to be called when that is done: what it took from the stock is replaced then, behind.
+func (s *stock) restored(r *restoration) (over func(worked bool)) {
+	d, of := r.driver, wanted{r.key(), r.manifest}
+	if d.options.WaitingVMMs == 0 || r.manifest.Ephemeral {
 		return func(bool) {}
 	}
 	s.mu.Lock()
@@ -42,10 +57,15 @@ func (s *stock) restored(d *driver, m *snapstore.Manifest) (over func(worked boo
 		defer s.mu.Unlock()
 		s.under--
 		if worked {
-			s.latest = append(slices.DeleteFunc(s.latest, func(other *snapstore.Manifest) bool { return other.UID == m.UID }), m)
+			s.latest = append(s.without(of.stockKey), of)
 		}
 		s.fill(d)
 	}
+}
+
+// without returns what VMMs wait for but one; mu is held.
+func (s *stock) without(one stockKey) []wanted {
+	return slices.DeleteFunc(s.latest, func(other wanted) bool { return other.stockKey == one })
 }
 
 // fill begins to make what is missing, unless somebody does, or restores are under way, which need the host's time more; mu is held.
@@ -69,59 +89,59 @@ func (s *stock) step(d *driver) bool {
 		return false
 	}
 	if missing != nil {
-		s.making, s.made = missing.UID, make(chan struct{})
+		s.making, s.made = missing.stockKey, make(chan struct{})
 		defer close(s.made)
 	}
 	s.mu.Unlock()
 	d.discard(surplus)
 	if missing != nil {
 		r, err := d.wait(missing)
-		d.warn("no VMM waits for a restore", err, "snapshot", missing.Name)
-		d.discard(s.add(missing.UID, r))
+		d.warn("no VMM waits for a restore", err, "snapshot", missing.manifest.Name)
+		d.discard(s.add(missing.stockKey, r))
 	}
 	return true
 }
 
 // add puts one into the stock, nil where it could not be made, and returns those that are of no use then.
-func (s *stock) add(snapshot string, r *restoration) []*restoration {
+func (s *stock) add(of stockKey, r *restoration) []*restoration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.making = ""
-	switch wanted := slices.ContainsFunc(s.latest, func(m *snapstore.Manifest) bool { return m.UID == snapshot }); {
+	s.making = stockKey{}
+	switch {
 	case r == nil: // no more until the next restore of it: there may be no place for it
-		s.latest = slices.DeleteFunc(s.latest, func(m *snapstore.Manifest) bool { return m.UID == snapshot })
+		s.latest = s.without(of)
 		return nil
-	case !wanted:
+	case !slices.ContainsFunc(s.latest, func(w wanted) bool { return w.stockKey == of }):
 		return []*restoration{r}
 	}
-	s.waiting[snapshot] = append(s.waiting[snapshot], r)
+	s.waiting[of] = append(s.waiting[of], r)
 	return nil
 }
 
 // surplus takes away what waits for snapshots that others have been restored since; mu is held.
 func (s *stock) surplus() (all []*restoration) {
 	for len(s.latest) > stocked {
-		all = append(all, s.forget(s.latest[0].UID)...)
+		all = append(all, s.forget(s.latest[0].stockKey)...)
 	}
 	return all
 }
 
-// forget takes away what waits for a snapshot; mu is held.
-func (s *stock) forget(snapshot string) []*restoration {
-	all := s.waiting[snapshot]
-	delete(s.waiting, snapshot)
-	s.latest = slices.DeleteFunc(s.latest, func(m *snapstore.Manifest) bool { return m.UID == snapshot })
+// forget takes away what waits for restores of one sort; mu is held.
+func (s *stock) forget(of stockKey) []*restoration {
+	all := s.waiting[of]
+	delete(s.waiting, of)
+	s.latest = s.without(of)
 	return all
 }
 
-// missing returns a snapshot that too few wait for, nil where there is none, or that is for later; mu is held.
-func (s *stock) missing(d *driver) *snapstore.Manifest {
+// missing returns what too few wait for, nil where there is nothing, or that is for later; mu is held.
+func (s *stock) missing(d *driver) *wanted {
 	if s.under > 0 || d.life.Err() != nil {
 		return nil
 	}
-	for _, m := range slices.Backward(s.latest) {
-		if len(s.waiting[m.UID]) < d.options.WaitingVMMs {
-			return m
+	for _, w := range slices.Backward(s.latest) {
+		if len(s.waiting[w.stockKey]) < d.options.WaitingVMMs {
+			return &w
 		}
 	}
 	return nil
@@ -131,27 +151,25 @@ func (s *stock) missing(d *driver) *snapstore.Manifest {
 func (s *stock) take(r *restoration) *restoration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := s.waiting[r.manifest.UID]
-	for i, w := range slices.Backward(all) {
-		if w.paged() != r.paged() {
-			continue
-		}
-		all = slices.Delete(all, i, i+1)
-		s.waiting[r.manifest.UID] = all
-		if !ended(w.boot.process) {
-			return w
-		}
-		r.driver.calls.Go(func() { r.driver.discard([]*restoration{w}) })
+	all := s.waiting[r.key()]
+	if len(all) == 0 {
+		return nil
 	}
-	return nil
+	w := all[len(all)-1]
+	s.waiting[r.key()] = all[:len(all)-1]
+	if ended(w.boot.process) {
+		r.driver.calls.Go(func() { r.driver.discard([]*restoration{w}) })
+		return nil
+	}
+	return w
 }
 
 // drop ends what waits for a snapshot that is gone. It waits, as long as ctx allows, for who makes one for it, which goes then.
 func (s *stock) drop(ctx context.Context, d *driver, snapshot string) {
 	s.mu.Lock()
-	all := s.forget(snapshot)
+	all := slices.Concat(s.forget(stockKey{snapshot, false}), s.forget(stockKey{snapshot, true}))
 	var made chan struct{}
-	if s.making == snapshot {
+	if s.making.snapshot == snapshot {
 		made = s.made
 	}
 	s.mu.Unlock()
@@ -169,8 +187,8 @@ func (s *stock) drop(ctx context.Context, d *driver, snapshot string) {
 func (s *stock) close(d *driver) {
 	s.mu.Lock()
 	var all []*restoration
-	for snapshot := range s.waiting {
-		all = append(all, s.forget(snapshot)...)
+	for of := range s.waiting {
+		all = append(all, s.forget(of)...)
 	}
 	s.mu.Unlock()
 	d.discard(all)
@@ -182,8 +200,8 @@ func (d *driver) waits(uid string) bool {
 	return err == nil && record.Waiting
 }
 
-// wait makes a VMM that waits for a snapshot.
-func (d *driver) wait(m *snapstore.Manifest) (*restoration, error) {
+// wait makes a VMM that waits.
+func (d *driver) wait(of *wanted) (*restoration, error) {
 	ctx, cancel := context.WithTimeout(d.life, answerPatience)
 	defer cancel()
 	drop, err := d.store.Hold(ctx)
@@ -191,12 +209,15 @@ func (d *driver) wait(m *snapstore.Manifest) (*restoration, error) {
 		return nil, err
 	}
 	defer drop()
-	hold, _, err := d.snaps.Hold(ctx, m.UID)
+	hold, _, err := d.snaps.Hold(ctx, of.snapshot)
 	if err != nil {
 		return nil, err
 	}
 	defer hold.Release()
-	r := &restoration{driver: d, manifest: m}
+	r := &restoration{driver: d, manifest: of.manifest}
+	if r.options.Backend = microvm.MemoryFile; of.paged {
+		r.options.Backend = microvm.MemoryUFFD
+	}
 	if err := r.check(ctx); err != nil {
 		return nil, err
 	}

@@ -106,6 +106,40 @@ func TestRealWaitingVMMDies(t *testing.T) {
 	})
 }
 
+// TestRealWaitingForEachBackend: a restore whose memory comes from elsewhere than is usual finds a VMM of its own that waits, and leaves the others.
+func TestRealWaitingForEachBackend(t *testing.T) {
+	stocking(t, 1, func(t *testing.T, r *rig) {
+		for _, backend := range []microvm.MemoryBackend{microvm.MemoryUFFD, microvm.MemoryFile} {
+			r.destroy(r.restore("one/warm", "first", &microvm.RestoreOptions{Backend: backend}))
+		}
+		waiting := r.waiting()
+		if len(waiting) != 2 {
+			t.Fatalf("%v wait, want one for each backend", waiting)
+		}
+		for name, backend := range map[string]microvm.MemoryBackend{"paged": microvm.MemoryUFFD, "mapped": microvm.MemoryFile, "usual": ""} {
+			had := r.waiting()
+			vm := r.restore("one/warm", name, &microvm.RestoreOptions{Backend: backend})
+			if info := r.info(vm); !slices.Contains(had, info.PID) {
+				t.Errorf("%s: VMM %d is none of %v, which waited", name, info.PID, had)
+			}
+			if run := *must(r.driver.state.ReadRun(vm.UID())); run.Pager != (backend == microvm.MemoryUFFD) {
+				t.Errorf("%s: a helper serves its memory: %t", name, run.Pager)
+			}
+			r.goesOn(vm, "one/warm")
+			r.destroy(vm)
+		}
+		if now := r.waiting(); len(now) != 2 {
+			t.Errorf("%v wait", now)
+		}
+		if err := r.runtime.DeleteSnapshot(within(t), "one/warm"); err != nil {
+			t.Error(err)
+		}
+		if now := r.waiting(); len(now) > 0 {
+			t.Errorf("%v wait for a snapshot that is gone", now)
+		}
+	})
+}
+
 // TestRealWaitingForDeletedSnapshot: what waits for a snapshot keeps nobody from deleting it, and goes with it.
 func TestRealWaitingForDeletedSnapshot(t *testing.T) {
 	stocking(t, 2, func(t *testing.T, r *rig) {
