@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/tangle-network/microvm-runtime/internal/wire"
 )
 
 // ClaimOptions are the options of Runtime.Claim. Nil, or the zero value, is the default.
@@ -20,7 +22,7 @@ type ClaimOptions struct {
 
 // Validate says whether the options make sense by themselves: nil, or a *[FieldError].
 func (o *ClaimOptions) Validate() error {
-	if o.Hostname != "" && !validHostname(o.Hostname) {
+	if o.Hostname != "" && !wire.ValidHostname(o.Hostname) {
 		return &FieldError{Field: "ClaimOptions.Hostname", Value: o.Hostname, Reason: hostnameRule}
 	}
 	if o.AgentTimeout < 0 || o.AgentTimeout > maxRenewal {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/tangle-network/microvm-runtime/internal/wire"
 )
 
 // SnapshotKind is how much of the memory a snapshot holds itself.
@@ -131,7 +133,7 @@ func (o *RestoreOptions) Validate() error {
 	if o.Parallel < 0 {
 		return &FieldError{Field: "RestoreOptions.Parallel", Value: o.Parallel, Reason: "must not be negative"}
 	}
-	if o.Hostname != "" && !validHostname(o.Hostname) {
+	if o.Hostname != "" && !wire.ValidHostname(o.Hostname) {
 		return &FieldError{Field: "RestoreOptions.Hostname", Value: o.Hostname, Reason: hostnameRule}
 	}
 	if bad := checkLabels("RestoreOptions.Labels", o.Labels); bad != nil {
@@ -151,13 +153,6 @@ func (o *RestoreOptions) Validate() error {
 const maxRenewal = 15 * time.Minute
 
 const hostnameRule = "must be 1 to 64 of a–z, A–Z, 0–9, '.' and '-', and not begin or end with the last two"
-
-func validHostname(name string) bool {
-	edge := func(r byte) bool { return r == '.' || r == '-' }
-	return len(name) <= 64 && !edge(name[0]) && !edge(name[len(name)-1]) && strings.IndexFunc(name, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '-'
-	}) < 0
-}
 
 // ValidateSnapshotName says whether a reference can be a snapshot's name, "machine/snapshot": nil, or a *[FieldError].
 func ValidateSnapshotName(ref string) error {
