@@ -102,7 +102,7 @@ func TestDial(t *testing.T) {
 		t.Errorf("where nobody listens: %v", err)
 	}
 	inject(fakevmm.Faults{DeafVsock: true})
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	if _, err := vm.Dial(ctx, fakevmm.EchoPort); !errors.Is(err, microvm.ErrNoAnswer) || !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, microvm.ErrExited) {
 		t.Errorf("where nobody answers: %v", err)
@@ -121,7 +121,10 @@ func TestDial(t *testing.T) {
 	}
 	inject(fakevmm.Faults{})
 	for begin := time.Now(); ; {
-		_, err := vm.Dial(t.Context(), fakevmm.EchoPort)
+		conn, err := vm.Dial(t.Context(), fakevmm.EchoPort)
+		if err == nil { // it is not gone yet
+			conn.Close()
+		}
 		if errors.Is(err, microvm.ErrExited) || errors.Is(err, microvm.ErrState) {
 			break
 		}
