@@ -3,12 +3,15 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/tangle-network/microvm-runtime/guest/guesttest"
 )
@@ -41,35 +44,26 @@ func TestForwardEndsWithItsContext(t *testing.T) {
 			conn.Close()
 		}
 	}()
-	free, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free in a moment
-	if err != nil {
-		t.Fatal(err)
-	}
-	host := free.Addr().String()
-	free.Close()
-	silence(t)
+	says := said(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error, 1)
 	agent := guesttest.New(t)
 	go func() {
-		done <- forward(ctx, agent, []port{{host, target.Addr().String()}, {"127.0.0.1:0", "127.0.0.1:1"}})
+		done <- forward(ctx, agent, []port{{"127.0.0.1:0", target.Addr().String()}, {"127.0.0.1:0", "127.0.0.1:1"}})
 	}()
-	for {
-		conn, err := net.Dial("tcp", host)
-		if err != nil {
-			select {
-			case err := <-done:
-				t.Fatal(err)
-			default:
-				continue
-			}
-		}
-		if got, err := io.ReadAll(conn); err != nil || string(got) != "hello" {
-			t.Errorf("%q, %v", got, err)
-		}
-		conn.Close()
-		break
+	line, err := says.ReadString('\n')
+	host, to, _ := strings.Cut(strings.TrimSpace(line), " is ")
+	if want := target.Addr().String() + " in the guest"; err != nil || to != want {
+		t.Fatalf("it says %q, %v; want that something is %s", line, err, want)
+	}
+	conn, err := net.Dial("tcp", host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if got, err := io.ReadAll(conn); err != nil || string(got) != "hello" {
+		t.Errorf("%q, %v", got, err)
 	}
 	cancel()
 	if err := <-done; err != nil {
@@ -80,17 +74,20 @@ func TestForwardEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// silence keeps what a verb says on standard error out of the test's.
-func silence(t *testing.T) {
+// said returns what a verb says on standard error from now on.
+func said(t *testing.T) *bufio.Reader {
 	t.Helper()
-	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	out, in, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := os.Stderr
-	os.Stderr = null
+	os.Stderr = in
 	t.Cleanup(func() {
 		os.Stderr = before
-		null.Close()
+		in.Close()
+		out.Close()
 	})
+	out.SetReadDeadline(time.Now().Add(20 * time.Second))
+	return bufio.NewReader(out)
 }
