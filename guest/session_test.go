@@ -66,12 +66,17 @@ func lives(pid int) bool {
 	return err == nil && !strings.Contains(string(text), ") Z ")
 }
 
+// expectDead waits for ends: what a process that is killed has open is closed a moment before.
 func expectDead(t *testing.T, pids string) {
 	t.Helper()
+	begin := time.Now()
 	for line := range strings.FieldsSeq(pids) {
 		pid, err := strconv.Atoi(line)
 		if err != nil {
 			t.Fatal(err)
+		}
+		for lives(pid) && time.Since(begin) < 20*time.Second {
+			time.Sleep(time.Millisecond)
 		}
 		if lives(pid) {
 			t.Errorf("process %d lives", pid)
