@@ -46,7 +46,7 @@ func binaries(ctx context.Context, dir string, packages []string, prefix string,
 // listTests returns the names of a binary's tests of a prefix, of which there must be some.
 func listTests(ctx context.Context, path, dir, prefix string) ([]string, error) {
 	cmd := exec.CommandContext(ctx, path, "-test.list=^"+prefix)
-	cmd.Dir = dir
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), raceAtExit)
 	out, err := cmd.Output()
 	var tests []string
 	for line := range strings.Lines(string(out)) {
