@@ -79,8 +79,8 @@ func realHarness(t *testing.T, p setup.Parts, bare bool) runtimetest.Harness {
 		},
 		Reopen: func(t *testing.T, rt *microvm.Runtime) *microvm.Runtime { return newRuntime(t, of(rt)) },
 		Census: func(t *testing.T, rt *microvm.Runtime) string { return holdings(t, of(rt)) },
-		Spec:   microvm.Spec{Diskless: true, MemoryMiB: 128},
-		Ends:   &microvm.Spec{Diskless: true, MemoryMiB: 128, Kernel: ends},
+		Spec:   microvm.Spec{Diskless: true, MemoryMiB: 32},
+		Ends:   &microvm.Spec{Diskless: true, MemoryMiB: 32, Kernel: ends},
 		Marker: marker,
 
 		Parallel: true, // they wait for the kernel more than they compute
