@@ -179,10 +179,10 @@ func TestRealRestoreFailsAtEveryStep(t *testing.T) {
 		r.start(vm)
 		r.snapshot(vm, "warm", nil)
 		before := r.census()
-		for _, point := range points {
+		for _, point := range append(points, "load/spawn:after", "load/vmm:before", "load/vmm:after", "load/commit:after") {
 			r.failAt(point, errInjected)
-			if _, _, err := r.runtime.Restore(within(t), "one/warm", "two", nil); !errors.Is(err, errInjected) {
-				t.Errorf("%s: %v, want the injected error", point, err)
+			if _, _, err := r.runtime.Restore(within(t), "one/warm", "two", nil); !errors.Is(err, errInjected) || strings.Contains(err.Error(), "undo") {
+				t.Errorf("%s: %v, want the injected error, and all undone once", point, err)
 			}
 			r.setHook(nil)
 			if infos, err := r.runtime.List(within(t), nil); err != nil || len(infos) != 1 {

@@ -224,11 +224,13 @@ func (b *boot) kill() error {
 	if b.process == nil {
 		return nil
 	}
-	err := b.process.Kill()
-	if err == nil {
-		_, err = b.process.Wait(context.Background())
+	if err := b.process.Kill(); err != nil {
+		return err
 	}
-	return errors.Join(err, b.process.Close())
+	_, err := b.process.Wait(context.Background())
+	err = errors.Join(err, b.process.Close())
+	b.process = nil // who makes a machine of the run takes it down too
+	return err
 }
 
 // identify records which process the VMM is, so that any other process can take over from here, and begins to watch it: the guest writes to its
