@@ -10,7 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/guard"
 	"github.com/tangle-network/microvm-runtime/internal/imagestore"
 	"github.com/tangle-network/microvm-runtime/internal/kernels"
@@ -30,7 +32,8 @@ type Purged struct {
 }
 
 // Purge uninstalls: it destroys all machines of the options' state directory, then removes the slots, jails, cgroup slice, store and records. It removes nothing else: what somebody
-// else put into one of the directories stays, and so does the directory. It stops where a machine can't be destroyed, and can be repeated.
+// else put into one of the directories stays, and so does the directory. It stops where a machine can't be destroyed, and can be repeated. A VMM that waits for
+// a restore in a process that lives is microvm.ErrBusy: that process has to end it.
 func Purge(ctx context.Context, options Options) (p Purged, err error) {
 	d, err := open(options)
 	if err != nil {
@@ -77,12 +80,36 @@ func (p *Purged) machines(ctx context.Context, d *driver) error {
 		}
 		for _, uid := range uids {
 			name, _ := d.state.NameOf(uid)
-			if err := d.Destroy(ctx, uid); err != nil {
+			if err := d.purge(ctx, uid); err != nil {
 				return fmt.Errorf("machine %s %s: %w", uid, name, err)
 			}
 			p.Removed = append(p.Removed, "machine "+uid+" "+name)
 		}
 	}
+}
+
+// waitingPatience is how long the process in which a VMM waits may take to end it.
+const waitingPatience = 5 * time.Second
+
+// purge destroys a machine. One that waits for a restore is another process's, which has its lock for as long as it lives.
+func (d *driver) purge(ctx context.Context, uid string) error {
+	if d.waits(uid) {
+		run, _ := d.state.ReadRun(uid)
+		waiting, cancel := context.WithTimeout(ctx, waitingPatience)
+		lock, err := d.state.Lock(waiting, uid)
+		cancel()
+		switch {
+		case err == nil:
+			lock.Unlock()
+		case errors.Is(err, microvm.ErrBusy) && ctx.Err() == nil && d.waits(uid) && run != nil && run.Starter != nil:
+			return fmt.Errorf("%w: it waits in process %d for the next restore of a snapshot (end that process, or close its Runtime, first)", microvm.ErrBusy, run.Starter.PID)
+		}
+	}
+	err := d.Destroy(ctx, uid)
+	if errors.Is(err, microvm.ErrNotFound) { // it has gone meanwhile
+		return nil
+	}
+	return err
 }
 
 // trees say what the options' directories hold of ours.

@@ -5,8 +5,11 @@ package firecracker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -254,5 +257,19 @@ func TestRealDriverKilledWithStock(t *testing.T) {
 			}
 			r.unchanged(before)
 		}
+	})
+}
+
+// TestRealPurgeWithStock: who uninstalls is told which process has VMMs wait, instead of waiting for its end.
+func TestRealPurgeWithStock(t *testing.T) {
+	stocking(t, 1, func(t *testing.T, r *rig) {
+		r.destroy(r.restore("one/warm", "first", nil))
+		r.waiting()
+		_, err := Purge(within(t), r.options)
+		if !errors.Is(err, microvm.ErrBusy) || !strings.Contains(fmt.Sprint(err), fmt.Sprint("process ", os.Getpid())) {
+			t.Errorf("purge while a VMM waits: %v, want ErrBusy and the process", err)
+		}
+		r.goesOn(r.restore("one/warm", "second", nil), "one/warm")
+		r.gone()
 	})
 }
