@@ -98,8 +98,8 @@ func (r *Runtime) ImportSnapshot(ctx context.Context, name string, from io.Reade
 	return info, opError("import snapshot", name, err)
 }
 
-// PruneSnapshots deletes the snapshots that the options do not let stay, unless something that stays needs them: a diff that is over it, a machine that runs from it. Ephemeral ones, and damaged ones, are
-// left alone. It returns what it has deleted, also with an error, and how many bytes of the host's disk that gives back.
+// PruneSnapshots deletes the snapshots that the options do not let stay, unless something that stays needs them: a diff that is over it, a machine that runs from it. Ephemeral ones are
+// left alone, and so are damaged ones, of which the error tells. It returns what it has deleted, also with an error, and how many bytes of the host's disk that gives back.
 func (r *Runtime) PruneSnapshots(ctx context.Context, options *PruneOptions) (deleted []SnapshotInfo, freed int64, err error) {
 	o := value(options)
 	pruner, ok := r.driver.(Pruner)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/record"
 )
 
 // Policy says which snapshots go. A snapshot goes when one of its rules says so. The zero value lets all stay.
@@ -30,15 +31,15 @@ type Pruned struct {
 	Bytes int64 // That its files had of the host's disk.
 }
 
-// Prune deletes the snapshots that a policy does not let stay, unless something needs them that stays itself: inUse says whether a machine does. Ephemeral ones, and those whose manifest can't be read, are
-// left alone. It returns what it has deleted, also with an error.
+// Prune deletes the snapshots that a policy does not let stay, unless something needs them that stays itself: inUse says whether a machine does. Ephemeral ones are left alone, and so
+// are damaged ones, of which the error tells: record.ErrDamaged. It returns what it has deleted, also with an error.
 func (s *Store) Prune(ctx context.Context, p Policy, inUse func(uid string) (user string, err error)) (removed []Pruned, err error) {
 	if p.Keep < 0 || p.MaxBytes < 0 {
 		return nil, &microvm.FieldError{Field: "Policy", Value: fmt.Sprintf("%+v", p), Reason: "must not be negative"}
 	}
-	run := &pruning{Store: s, policy: p, inUse: inUse, gone: map[string]bool{}}
+	run := &pruning{Store: s, policy: p, inUse: inUse, gone: map[string]bool{}, stuck: map[string]bool{}}
 	err = run.run(ctx)
-	return run.removed, err
+	return run.removed, errors.Join(append(run.failed, err)...)
 }
 
 // pruning is one call of Prune.
@@ -47,25 +48,49 @@ type pruning struct {
 	policy  Policy
 	inUse   func(uid string) (user string, err error)
 	removed []Pruned
+	failed  []error
 	gone    map[string]bool // the uids of removed: without Policy.DryRun they are not found any more either
+	stuck   map[string]bool // and of what could not be deleted
 }
 
 func (p *pruning) run(ctx context.Context) error {
+	if err := p.damaged(); err != nil {
+		return err
+	}
 	doomed, err := p.doomed()
 	if err != nil {
 		return err
 	}
-	// What is over another is younger: so it goes first, and the other can.
+	// What is over another is younger: so it goes first, and the other can. Where the clock was set back meanwhile it is not: hence again.
 	slices.SortStableFunc(doomed, func(a, b Manifest) int { return b.Created.Compare(a.Created) })
-	for _, m := range doomed {
-		if _, err := p.prune(ctx, &m); err != nil {
-			return err
+	for again := true; again; {
+		again = false
+		for _, m := range doomed {
+			if p.gone[m.UID] {
+				continue
+			}
+			gone, err := p.prune(ctx, &m)
+			if err != nil {
+				return err
+			}
+			again = again || gone
 		}
 	}
 	if p.policy.MaxBytes == 0 {
 		return nil
 	}
 	return p.shrink(ctx)
+}
+
+// damaged notes what can only be deleted by hand.
+func (p *pruning) damaged() error {
+	all, err := p.List()
+	for _, one := range all {
+		if errors.Is(one.Problem, record.ErrDamaged) {
+			p.failed = append(p.failed, fmt.Errorf("snapshot %s is left alone (delete it): %w", one.Name, one.Problem))
+		}
+	}
+	return err
 }
 
 // doomed returns what time and number don't let stay.
@@ -132,38 +157,35 @@ func (p *pruning) bytes() (int64, error) {
 	return have, err
 }
 
-// prune deletes one, unless something needs it. It does not wait for who holds it.
+// prune deletes one, unless something needs it. It does not wait for who holds it. One that can't be deleted keeps nobody from deleting the others.
 func (p *pruning) prune(ctx context.Context, m *Manifest) (gone bool, err error) {
-	if err := context.Cause(ctx); err != nil {
+	if err := context.Cause(ctx); err != nil || p.stuck[m.UID] {
 		return false, err
 	}
 	const glance = 5 * time.Millisecond // a lock that is free is had at once
 	looking, cancel := context.WithTimeout(ctx, glance)
 	defer cancel()
-	bytes := p.size(m.UID)
-	err = p.delete(looking, m.UID)
+	lock, err := p.alone(looking, m.UID)
+	if err == nil {
+		defer lock.Close()
+		err = p.unneeded(m.UID, p.gone, func() (string, error) { return p.inUse(m.UID) })
+	}
 	switch {
-	case err == nil:
-		p.gone[m.UID], p.removed = true, append(p.removed, Pruned{*m, bytes})
-		return true, nil
 	case errors.Is(err, microvm.ErrBusy) || errors.Is(err, microvm.ErrNotFound):
 		return false, context.Cause(ctx)
+	case err != nil: // it would be the same of the others
+		return false, fmt.Errorf("prune %s: %w", m.Name, err)
 	}
-	return false, fmt.Errorf("prune %s: %w", m.Name, err)
-}
-
-// delete deletes one, or says why it could not.
-func (p *pruning) delete(ctx context.Context, uid string) error {
-	inUse := func() (string, error) { return p.inUse(uid) }
+	bytes := p.size(m.UID)
 	if !p.policy.DryRun {
-		return p.Delete(ctx, uid, inUse)
+		err = p.erase(m.UID)
 	}
-	lock, err := p.alone(ctx, uid)
 	if err != nil {
-		return err
+		p.stuck[m.UID], p.failed = true, append(p.failed, fmt.Errorf("prune %s: %w", m.Name, err))
+		return false, nil
 	}
-	defer lock.Close()
-	return p.unneeded(uid, p.gone, inUse)
+	p.gone[m.UID], p.removed = true, append(p.removed, Pruned{*m, bytes})
+	return true, nil
 }
 
 // size returns how much of the host's disk one snapshot's files have, with the whole memory that was made of a diff.

@@ -5,12 +5,15 @@ package snapstore
 import (
 	"errors"
 	"fmt"
+	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/record"
 )
 
 // aged makes snapshots of two machines, a minute apart: a/s0 … a/s3, of which s2 is over s1 and s3 over s2, then b/s4, then c/s5, which is ephemeral.
@@ -103,3 +106,81 @@ func TestPrune(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestPruneBesideDamage: what is damaged stays and is told, what can't be deleted too, and what nobody needs goes all the same. What a newer program may need stays.
+func TestPruneBesideDamage(t *testing.T) {
+	all := Policy{Before: time.Now().Add(time.Hour)}
+	s := newStore(t)
+	_, uids := aged(t, s)
+	if err := os.WriteFile(s.file(uids["b/s4"], manifestFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	failed := errors.New("failed")
+	for _, dry := range []bool{true, false} {
+		all.DryRun = dry
+		s.Hook = nil
+		if !dry {
+			s.Hook = func(point string) error {
+				if point == "delete/unname:before" && s.leadsTo("a/s3", uids["a/s3"]) {
+					s.Hook = nil
+					return failed
+				}
+				return nil
+			}
+		}
+		removed, err := s.Prune(t.Context(), all, nobodyUses)
+		if !errors.Is(err, record.ErrDamaged) || !strings.Contains(err.Error(), "b/s4") || errors.Is(err, failed) == dry {
+			t.Errorf("dry %t: %v", dry, err)
+		}
+		if want := map[bool]int{true: 4, false: 1}[dry]; len(removed) != want { // a/s3 could not go, and so not what it is over
+			t.Errorf("dry %t: %d are removed, want %d", dry, len(removed), want)
+		}
+	}
+	if err := s.Verify(t.Context(), uids["a/s3"]); err != nil {
+		t.Error("what could not be deleted lacks something:", err)
+	}
+	if removed, err := s.Prune(t.Context(), all, nobodyUses); !errors.Is(err, record.ErrDamaged) || len(removed) != 3 {
+		t.Errorf("%d are removed, %v", len(removed), err)
+	}
+	if err := s.Delete(t.Context(), uids["b/s4"], nobody); err != nil {
+		t.Error(err)
+	}
+	all.MaxBytes = 1
+	if removed, err := s.Prune(t.Context(), all, nobodyUses); err != nil || len(removed) != 0 || !slices.Equal(listed(t, s), []string{"c/s5"}) {
+		t.Errorf("%d are removed, %v", len(removed), err)
+	}
+
+	s = newStore(t)
+	_, uids = aged(t, s)
+	m, err := s.Read(uids["b/s4"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := record.Write(s.file(m.UID, manifestFile), Version+1, m, false); err != nil {
+		t.Fatal(err)
+	}
+	if removed, err := s.Prune(t.Context(), all, nobodyUses); !errors.Is(err, microvm.ErrIncompatible) || len(removed) != 0 {
+		t.Errorf("beside a newer one %d are removed, %v", len(removed), err)
+	}
+}
+
+// TestPruneAfterTheClockWasSetBack: what is over another may then look older.
+func TestPruneAfterTheClockWasSetBack(t *testing.T) {
+	s := newStore(t)
+	parent := ""
+	for i := range 3 {
+		d, m := draft(t, s, parent, map[int64]byte{1: 'x'})
+		m.Created = time.Now().Add(-time.Duration(i) * time.Hour)
+		if err := commit(t.Context(), d, m, fmt.Sprint("a/s", i)); err != nil {
+			t.Fatal(err)
+		}
+		parent = m.UID
+	}
+	for _, dry := range []bool{true, false} {
+		if removed, err := s.Prune(t.Context(), Policy{Before: time.Now().Add(time.Hour), DryRun: dry}, nobodyUses); err != nil || len(removed) != 3 {
+			t.Errorf("dry %t: %d are removed, %v", dry, len(removed), err)
+		}
+	}
+}
+
+func nobodyUses(string) (string, error) { return "", nil }

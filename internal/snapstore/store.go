@@ -260,9 +260,17 @@ func (s *Store) Delete(ctx context.Context, uid string, inUse func() (user strin
 		return err
 	}
 	defer lock.Close()
+	if err := s.known(uid); err != nil {
+		return err
+	}
 	if err := s.unneeded(uid, nil, inUse); err != nil {
 		return err
 	}
+	return s.erase(uid)
+}
+
+// erase removes a snapshot, whose lock the caller has.
+func (s *Store) erase(uid string) error {
 	steps := step.Begin("delete", s.Hook)
 	if err := steps.Do("unname", func() error { return s.unname(uid) }, nil); err != nil {
 		return err
@@ -329,7 +337,26 @@ func (s *Store) unlink(name string) error {
 	return err
 }
 
-// unneeded says what needs a snapshot: another that is over it, and not gone, or who uses it. Its lock is held.
+// known refuses a snapshot that a damaged one may be over, for whoever deletes by hand to see to that first. Nobody can restore what is over a damaged one: so of several damaged ones each can be deleted.
+func (s *Store) known(uid string) error {
+	all, err := s.List()
+	if err != nil {
+		return err
+	}
+	_, own := s.Read(uid)
+	for _, other := range all {
+		if errors.Is(other.Problem, record.ErrDamaged) && other.UID != uid && !errors.Is(own, record.ErrDamaged) {
+			return overUnknown(&other)
+		}
+	}
+	return nil
+}
+
+func overUnknown(other *Listed) error {
+	return fmt.Errorf("what snapshot %s is over is not known (delete it): %w", other.Name, other.Problem)
+}
+
+// unneeded says what needs a snapshot: another that is over it, and not gone, or who uses it. Its lock is held. A damaged one, which nobody can restore, needs nothing.
 func (s *Store) unneeded(uid string, gone map[string]bool, inUse func() (string, error)) error {
 	all, err := s.List()
 	if err != nil {
@@ -340,9 +367,8 @@ func (s *Store) unneeded(uid string, gone map[string]bool, inUse func() (string,
 		if other.Parent == uid && !gone[other.UID] {
 			return fmt.Errorf("%w: snapshot %s is over it (flatten or delete that first)", microvm.ErrBusy, other.Name)
 		}
-		// Nobody can restore what is over a damaged one. So of several damaged ones each can be deleted.
-		if other.Problem != nil && other.UID != uid && !errors.Is(own, record.ErrDamaged) {
-			return fmt.Errorf("what snapshot %s is over is not known (delete it): %w", other.Name, other.Problem)
+		if other.Problem != nil && other.UID != uid && !errors.Is(other.Problem, record.ErrDamaged) && !errors.Is(own, record.ErrDamaged) {
+			return overUnknown(&other)
 		}
 	}
 	user, err := inUse()
