@@ -51,6 +51,9 @@ type PruneOptions struct {
 	DryRun    bool          // Delete nothing: tell what would go.
 }
 
+// maxDiskMiB bounds what a host's disk may have, in MiB.
+const maxDiskMiB = 1 << 40
+
 // Validate says whether the options make sense: nil, or a *[FieldError].
 func (o *PruneOptions) Validate() error {
 	switch {
@@ -58,8 +61,8 @@ func (o *PruneOptions) Validate() error {
 		return &FieldError{Field: "PruneOptions.OlderThan", Value: o.OlderThan, Reason: "must not be negative"}
 	case o.Keep < 0:
 		return &FieldError{Field: "PruneOptions.Keep", Value: o.Keep, Reason: "must not be negative"}
-	case o.MaxMiB < 0:
-		return &FieldError{Field: "PruneOptions.MaxMiB", Value: o.MaxMiB, Reason: "must not be negative"}
+	case o.MaxMiB < 0 || int64(o.MaxMiB) > maxDiskMiB: // more is, in bytes, less than nothing, or little
+		return &FieldError{Field: "PruneOptions.MaxMiB", Value: o.MaxMiB, Reason: fmt.Sprintf("must be 0 to %d", int64(maxDiskMiB))}
 	}
 	return nil
 }

@@ -109,6 +109,7 @@ const (
 	defaultSlice     = "/microvm.slice"
 	defaultFirstUID  = 1_900_000_000
 	defaultUIDCount  = 10000
+	maxSnapshotMiB   = 1 << 40 // which has a number of bytes
 )
 
 // resolve fills defaults in and checks what can be checked without the host.
@@ -177,6 +178,9 @@ func (o *Options) check() error {
 	}
 	if o.Limits.VMs < 0 || o.Limits.MemoryMiB < 0 || o.Limits.DiskMiB < 0 || o.Limits.SnapshotMiB < 0 {
 		return badOption("Limits", o.Limits, "must not be negative")
+	}
+	if int64(o.Limits.SnapshotMiB) > maxSnapshotMiB {
+		return badOption("Limits.SnapshotMiB", o.Limits.SnapshotMiB, fmt.Sprintf("must be at most %d", int64(maxSnapshotMiB)))
 	}
 	if o.WaitingVMMs < 0 || o.WaitingVMMs > maxWaiting {
 		return badOption("WaitingVMMs", o.WaitingVMMs, fmt.Sprintf("must be 0 to %d", maxWaiting))

@@ -127,7 +127,7 @@ var archives = group{"archives", []testCase{
 		c.stop(clone)
 		c.prunes(&microvm.PruneOptions{Keep: 1}, "one/a")
 		c.prunes(&microvm.PruneOptions{OlderThan: 1}, "one/c", "two/a")
-		for _, o := range []microvm.PruneOptions{{Keep: -1}, {OlderThan: -1}, {MaxMiB: -1}} {
+		for _, o := range []microvm.PruneOptions{{Keep: -1}, {OlderThan: -1}, {MaxMiB: -1}, {MaxMiB: 1<<44 + 1}} {
 			_, _, err := c.rt.PruneSnapshots(c.ctx, &o)
 			c.is(err, microvm.ErrInvalid)
 		}
