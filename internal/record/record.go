@@ -41,7 +41,8 @@ type envelope struct {
 	Body    json.RawMessage `json:"body"`
 }
 
-// Write replaces path by the record, in one step for readers. With durable it survives power loss when Write returns.
+// Write replaces path by the record, in one step for readers. With durable it survives power loss when Write returns. One that Read would not
+// take, since it is too large, is microvm.ErrInvalid.
 func Write(path string, version int, body any, durable bool) error {
 	raw, err := json.Marshal(body)
 	if err != nil {
@@ -50,6 +51,9 @@ func Write(path string, version int, body any, durable bool) error {
 	text, err := json.Marshal(envelope{Version: version, CRC32C: crc32.Checksum(raw, castagnoli), Body: raw})
 	if err != nil {
 		return err
+	}
+	if len(text) >= maxFile { // nobody could read it
+		return fmt.Errorf("%s: %w: a record of %d bytes, of at most %d", path, microvm.ErrInvalid, len(text), maxFile-1)
 	}
 	return Replace(path, append(text, '\n'), durable)
 }

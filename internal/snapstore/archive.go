@@ -232,6 +232,9 @@ func (e *exported) check() error {
 		if file.Size < 1 || file.Size > maxSize {
 			return bad("%s of %d bytes", file.Name, file.Size)
 		}
+		if most, known := e.mostOf(file.Name); known && file.Size > most {
+			return bad("%s of %d bytes, of a machine that has %d", file.Name, file.Size, most)
+		}
 		seen[file.Name] = true
 	}
 	for _, name := range []string{State, Memory, kernelFile} {
@@ -245,6 +248,28 @@ func (e *exported) check() error {
 		}
 	}
 	return nil
+}
+
+// mostOf returns how large a file may be by what its machines count for, where that is known: limits are kept by that.
+func (e *exported) mostOf(name string) (most int64, known bool) {
+	spec := &e.Manifest.Spec
+	switch {
+	case name == Memory:
+		return int64(spec.MemoryMiB) << 20, true
+	case name == Disk && spec.RootfsWritable: // a copy of the base
+		i := slices.IndexFunc(e.Files, func(file content) bool { return file.Name == baseFile })
+		return e.sizeOf(i), true
+	case name == Disk && spec.LayerMiB > 0:
+		return int64(spec.LayerMiB) << 20, true
+	}
+	return 0, false
+}
+
+func (e *exported) sizeOf(file int) int64 {
+	if file < 0 {
+		return 0
+	}
+	return e.Files[file].Size
 }
 
 func (m *Manifest) knows(name string) bool {

@@ -286,14 +286,23 @@ func TestHostileExports(t *testing.T) {
 		"the manifest":    named(manifestFile),
 		"the lock":        named(lockFile),
 		"a drive of none": named("drive2"), "a drive before": named("drive-1"), "a drive twice": named("drive01"), "an empty name": named(""),
-		"a file twice": manifest(func(e *exported) { e.Files = append(e.Files, e.Files[0]) }),
-		"a file less":  manifest(func(e *exported) { e.Files = e.Files[1:] }),
-		"no files":     manifest(func(e *exported) { e.Files = nil }),
-		"a size of 0":  manifest(func(e *exported) { e.Files[0].Size = 0 }),
-		"a negative":   manifest(func(e *exported) { e.Files[0].Size = -1 }),
-		"a vast one":   manifest(func(e *exported) { e.Files[0].Size = 1 << 62 }),
-		"a larger one": manifest(func(e *exported) { e.Files[0].Size++ }),
-		"a bad spec":   manifest(func(e *exported) { e.Manifest.Spec.VCPUs = 1000 }),
+		"a file twice":            manifest(func(e *exported) { e.Files = append(e.Files, e.Files[0]) }),
+		"a file less":             manifest(func(e *exported) { e.Files = e.Files[1:] }),
+		"no files":                manifest(func(e *exported) { e.Files = nil }),
+		"a size of 0":             manifest(func(e *exported) { e.Files[0].Size = 0 }),
+		"a negative":              manifest(func(e *exported) { e.Files[0].Size = -1 }),
+		"a vast one":              manifest(func(e *exported) { e.Files[0].Size = 1 << 62 }),
+		"a larger one":            manifest(func(e *exported) { e.Files[0].Size++ }),
+		"a bad spec":              manifest(func(e *exported) { e.Manifest.Spec.VCPUs = 1000 }),
+		"more memory than it has": manifest(func(e *exported) { e.Manifest.Spec.MemoryMiB-- }),
+		"memory of none":          manifest(func(e *exported) { e.Manifest.Spec.MemoryMiB = 0 }),
+		"a larger disk": manifest(func(e *exported) {
+			e.Manifest.Spec.Diskless, e.Manifest.Spec.LayerMiB = false, 16
+			e.Files[slices.IndexFunc(e.Files, func(c content) bool { return c.Name == Disk })].Size = 16<<20 + 1
+		}),
+		"a larger root": manifest(func(e *exported) {
+			e.Manifest.Spec.Diskless, e.Manifest.Spec.Rootfs, e.Manifest.Spec.RootfsWritable = false, "/root", true
+		}),
 		"a drive that is not in it": manifest(func(e *exported) {
 			e.Manifest.Spec.Drives = append(e.Manifest.Spec.Drives, microvm.Drive{Path: "/dev/sda", ReadOnly: true})
 		}),
@@ -324,6 +333,18 @@ func TestHostileExports(t *testing.T) {
 		}
 		nothing(t, to)
 	}
+	grows := whole // as a record it would be larger than what is read of one
+	grows.Manifest.Unfrozen = strings.Repeat("<", 180_000)
+	text, err := json.Marshal(grows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = bytes.ReplaceAll(text, []byte("\\u003c"), []byte("<"))
+	large := newStore(t)
+	if _, err := large.Import(t.Context(), bytes.NewReader(join(t, nil, append([]part{good[0], {partManifest, text}}, good[2:]...)...)), ImportOptions{Unsigned: true, Keep: shelf(t.TempDir()).keep}); !errors.Is(err, microvm.ErrInvalid) {
+		t.Errorf("a manifest that can't be read again: %v", err)
+	}
+	nothing(t, large)
 	newer := changed(func(parts []part) []part { parts[0].payload = []byte(`{"version":2}`); return parts })
 	to := newStore(t)
 	o := ImportOptions{Name: "vm/warm", Unsigned: true, Keep: shelf(t.TempDir()).keep}
