@@ -3,6 +3,7 @@
 package firewall
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -62,10 +63,12 @@ func (m *machine) knock(network, from, port string) (net.Conn, string) {
 	} else {
 		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
 	}
+	ctx, cancel := context.WithCancel(m.Context())
+	defer cancel()
 	done := make(chan error, 1)
 	go func() {
 		done <- m.net.Do(func() (err error) {
-			conn, err = dialer.DialContext(m.Context(), network, net.JoinHostPort(m.config.Slot.String(), port))
+			conn, err = dialer.DialContext(ctx, network, net.JoinHostPort(m.config.Slot.String(), port))
 			return err
 		})
 	}()
@@ -80,11 +83,9 @@ func (m *machine) knock(network, from, port string) (net.Conn, string) {
 		}
 	})
 	if !finished {
-		go func() {
-			if <-done == nil {
-				conn.Close()
-			}
-		}()
+		if cancel(); <-done == nil {
+			conn.Close()
+		}
 		return nil, outcome
 	}
 	if outcome == passes {
