@@ -38,7 +38,7 @@ func TestRealPoolOfTwoProcesses(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer pool.Close()
-		if ready := pool.Status().Ready; ready != min(waiting, poolSize) {
+		if ready := pool.Status().Ready; ready < min(waiting, poolSize) || ready > poolSize { // it may have made one by now
 			t.Errorf("%d ready, want the %d that wait", ready, waiting)
 		}
 		if err := pool.Fill(within(t)); err != nil {
