@@ -56,7 +56,7 @@ type SnapshotOptions struct {
 	Diff bool
 	// Labels are the snapshot's own, as Spec.Labels are a machine's. Optional.
 	Labels map[string]string
-	// Ephemeral lets the snapshot go when the last machine that was restored from it has ended its run. One from which no machine runs goes by Recover, once the process that took it has ended.
+	// Ephemeral lets the snapshot go when the last machine that was restored from it has ended its run, or when the last diff over it is deleted. One from which no machine runs goes by Recover, once the process that took it has ended.
 	Ephemeral bool
 }
 

@@ -107,6 +107,7 @@ func (d *driver) PruneSnapshots(ctx context.Context, o microvm.PruneOptions) (de
 			freed += one.Bytes
 			if !o.DryRun {
 				d.stock.drop(ctx, d, one.Manifest.UID) // what waits for it has its files
+				d.dropParent(ctx, &one.Manifest)
 			}
 		}
 		return err

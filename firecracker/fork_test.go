@@ -42,6 +42,38 @@ func (r *rig) snapshotsLeft(want int) {
 }
 
 // TestRealForkNeedsItsSnapshot to the end, also when all of its machines end while it makes more; and then no longer.
+// TestRealEphemeralUnderDiff: a snapshot that was to go with machines stays for a diff that is over it, and goes with that.
+func TestRealEphemeralUnderDiff(t *testing.T) {
+	counting(t, ring.Real(t), func(t *testing.T, r *rig) {
+		vm := r.create("one")
+		r.start(vm)
+		before := r.census()
+		for what, remove := range map[string]func() error{
+			"deleted": func() error { return r.runtime.DeleteSnapshot(within(t), "one/diff") },
+			"pruned": func() error {
+				_, _, err := r.runtime.PruneSnapshots(within(t), &microvm.PruneOptions{OlderThan: 1})
+				return err
+			},
+		} {
+			forked, err := vm.Fork(within(t), []string{"two"}, nil)
+			if err != nil || forked[0].Err != nil {
+				t.Fatal(what, err, forked)
+			}
+			if info := r.snapshot(vm, "diff", &microvm.SnapshotOptions{Diff: true}); info.Kind != microvm.SnapshotDiff {
+				t.Fatalf("%s: it is %s", what, info.Kind)
+			}
+			r.destroy(forked[0].VM)
+			r.goesOn(r.restore("one/diff", "three", nil), "one/diff")
+			r.destroy(r.named("three"))
+			if err := remove(); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+			r.unchanged(before)
+		}
+		r.destroy(vm)
+	})
+}
+
 func TestRealForkNeedsItsSnapshot(t *testing.T) {
 	counting(t, ring.Real(t), func(t *testing.T, r *rig) {
 		vm := r.create("one")

@@ -5,8 +5,10 @@ package firecracker
 import (
 	"context"
 	"errors"
+	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/internal/snapstore"
 )
 
 // ResolveSnapshot finds a snapshot by name, else by uid.
@@ -63,7 +65,11 @@ func problem(err error) string {
 // DeleteSnapshot removes a snapshot that nothing needs.
 func (d *driver) DeleteSnapshot(ctx context.Context, uid string) error {
 	return d.reading(ctx, func(ctx context.Context) error {
+		m, _ := d.snaps.Read(uid)
 		err := d.snaps.Delete(ctx, uid, func() (string, error) { return d.runsFrom(uid) })
+		if err == nil {
+			d.dropParent(ctx, &m)
+		}
 		if _, gone := d.snaps.Read(uid); err == nil || errors.Is(gone, microvm.ErrNotFound) {
 			d.stock.drop(ctx, d, uid) // what waits for it has its files
 		}
@@ -127,11 +133,34 @@ func (d *driver) dropEphemeral(snapshot string) {
 	}
 }
 
+// parentGlance is how long an ephemeral snapshot may be held that goes with what was over it: whoever restores it sees to its end otherwise.
+const parentGlance = 100 * time.Millisecond
+
+// dropParent deletes what a snapshot that is gone was over, where that was to go with the last that needs it.
+func (d *driver) dropParent(ctx context.Context, gone *snapstore.Manifest) {
+	if gone.Parent == "" {
+		return
+	}
+	m, err := d.snaps.Read(gone.Parent)
+	if err != nil || !m.Ephemeral {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), parentGlance)
+	defer cancel()
+	if err := d.deleteUnused(ctx, m.UID); err != nil {
+		d.log.Warn("a snapshot stays that nobody needs", "snapshot", m.Name, "error", err)
+	}
+}
+
 // deleteUnused deletes a snapshot, unless something needs it.
 func (d *driver) deleteUnused(ctx context.Context, snapshot string) error {
 	ctx, cancel := context.WithTimeout(ctx, undoPatience)
 	defer cancel()
+	m, _ := d.snaps.Read(snapshot)
 	err := d.snaps.Delete(ctx, snapshot, func() (string, error) { return d.runsFrom(snapshot) })
+	if err == nil {
+		d.dropParent(ctx, &m)
+	}
 	if errors.Is(err, microvm.ErrBusy) || errors.Is(err, microvm.ErrNotFound) {
 		return nil
 	}
