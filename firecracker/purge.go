@@ -46,7 +46,7 @@ func Purge(ctx context.Context, options Options) (p Purged, err error) {
 	if _, err := d.loans.Sweep(); err != nil { // of machines whose records were lost
 		return p, fmt.Errorf("purge: %w", err)
 	}
-	if _, err := d.collect(ctx); err != nil {
+	if _, err := d.store.Collect(ctx, needsNothing); err != nil { // whatever snapshots, and damaged ones, have of it goes with them
 		return p, fmt.Errorf("purge: %w", err)
 	}
 	if err := d.removeNetwork(ctx); err != nil {
@@ -70,6 +70,8 @@ func Purge(ctx context.Context, options Options) (p Purged, err error) {
 	}
 	return p, nil
 }
+
+func needsNothing() (map[string]bool, error) { return nil, nil }
 
 // machines destroys all, also those that are made meanwhile.
 func (p *Purged) machines(ctx context.Context, d *driver) error {

@@ -93,3 +93,16 @@ func TestRealPurgeOfNoStateOfOurs(t *testing.T) {
 		t.Errorf("purge of our own: %v", err)
 	}
 }
+
+// TestRealPurgeOfDamagedSnapshot: what nobody can read goes with the rest.
+func TestRealPurgeOfDamagedSnapshot(t *testing.T) {
+	r := newRig(t, ring.Real(t), true, tinyguest.Program{})
+	vm := r.create("one")
+	r.start(vm)
+	r.pause(vm)
+	info := r.snapshot(vm, "warm", nil)
+	if err := os.WriteFile(filepath.Join(r.options.StateDir, snapshotsDir, "all", info.UID, "manifest.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.gone()
+}

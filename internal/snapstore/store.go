@@ -162,22 +162,29 @@ func (s *Store) List() ([]Listed, error) {
 	return all, nil
 }
 
-// names returns the names of all snapshots, sorted, or an error when there may be others: what is not among them is removed.
+// names returns the names of all snapshots, sorted, or an error when there may be others: what is not among them is removed. What leads to no snapshot, such as a file, or a link to elsewhere, is not ours.
 func (s *Store) names() (names []string, err error) {
 	machines, err := os.ReadDir(filepath.Join(s.dir, "names"))
 	if err != nil {
 		return nil, err
 	}
 	for _, machine := range machines {
+		if !machine.IsDir() {
+			continue
+		}
 		links, err := os.ReadDir(s.link(machine.Name()))
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // it went with the last name in it, or is not ours
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // it went with the last name in it
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
 		for _, link := range links {
-			if name := machine.Name() + "/" + link.Name(); microvm.ValidateSnapshotName(name) == nil {
+			name := machine.Name() + "/" + link.Name()
+			if microvm.ValidateSnapshotName(name) != nil || link.Type() != fs.ModeSymlink {
+				continue
+			}
+			if _, err := s.target(name); !errors.Is(err, record.ErrDamaged) {
 				names = append(names, name)
 			}
 		}
@@ -390,7 +397,7 @@ func (s *Store) Sweep() (removed []string, err error) {
 			if strings.HasPrefix(entry.Name(), removedPrefix) {
 				err = errors.Join(err, removeAll(path))
 			}
-			if unknown != nil || !state.ValidUID(entry.Name()) || named[entry.Name()] {
+			if unknown != nil || !entry.IsDir() || !state.ValidUID(entry.Name()) || named[entry.Name()] {
 				continue
 			}
 			gone, failed := s.sweep(path, entry.Name())

@@ -203,6 +203,42 @@ func TestNamesThatCanNotBeRead(t *testing.T) {
 	}
 }
 
+// TestWhatIsNotOurs: what somebody else has put among the names, or the snapshots, is no snapshot, is not followed, and keeps nobody from deleting those that are.
+func TestWhatIsNotOurs(t *testing.T) {
+	s := newStore(t)
+	m := snapshot(t, s, "vm/warm", "", nil)
+	outside := t.TempDir()
+	precious := filepath.Join(outside, "precious")
+	for link, to := range map[string]string{"names/evil": outside, "names/vm/elsewhere": "/etc/passwd", "names/vm/more": "../../all/../../" + m.UID, "all/aaaaaaaaaaaa": outside, "new/bbbbbbbbbbbb": outside, "new/.removed-cccccccccccc": outside} {
+		if err := os.Symlink(to, filepath.Join(s.dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.WriteFile(precious, []byte("precious"), 0o600), os.WriteFile(s.link("vm/file"), nil, 0o600), os.Mkdir(s.link("vm/dir"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if names := listed(t, s); !slices.Equal(names, []string{"vm/warm"}) {
+		t.Errorf("%q", names)
+	}
+	if removed, err := s.Sweep(); err != nil || len(removed) > 0 {
+		t.Errorf("removed %q, %v", removed, err)
+	}
+	for _, ref := range []string{"evil/precious", "vm/elsewhere", "vm/file", "vm/dir"} {
+		if uid, err := s.Lookup(ref); err == nil {
+			t.Errorf("%s is %s", ref, uid)
+		}
+	}
+	if err := s.Delete(t.Context(), m.UID, nobody); err != nil {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(outside); err != nil || len(entries) != 1 {
+		t.Errorf("outside is %v, %v", entries, err)
+	}
+	if text, err := os.ReadFile(precious); err != nil || string(text) != "precious" {
+		t.Error(string(text), err)
+	}
+}
+
 // TestNameIsTaken by one of those who want it at once, and the others leave nothing.
 func TestNameIsTaken(t *testing.T) {
 	s := newStore(t)
