@@ -96,10 +96,9 @@ func TestRealPurgeOfNoStateOfOurs(t *testing.T) {
 
 // TestRealPurgeOfDamagedSnapshot: what nobody can read goes with the rest.
 func TestRealPurgeOfDamagedSnapshot(t *testing.T) {
-	r := newRig(t, ring.Real(t), true, tinyguest.Program{})
+	r := newRig(t, ring.Real(t), true, tinyguest.Program{After: tinyguest.Count})
 	vm := r.create("one")
 	r.start(vm)
-	r.pause(vm)
 	info := r.snapshot(vm, "warm", nil)
 	if err := os.WriteFile(filepath.Join(r.options.StateDir, snapshotsDir, "all", info.UID, "manifest.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
