@@ -23,6 +23,9 @@ func (d *driver) Claim(ctx context.Context, uid, held, name string, o microvm.Cl
 		if m.state != microvm.StatePaused {
 			return stateError("claim", m.state)
 		}
+		if err := keeps(m.record.Agent, "ClaimOptions", o.Env, o.Secrets); err != nil {
+			return err
+		}
 		spec, err := o.Change.Apply(m.record.Spec)
 		if err != nil {
 			return err
@@ -149,7 +152,7 @@ func (c *claim) renew(ctx context.Context) error {
 		return err
 	}
 	renewal := guest.Renewal{
-		Token: manifest.Token(), Generation: c.machine.record.UID, Hostname: cmp.Or(c.options.Hostname, hostnameOf(c.name)), Env: c.options.Env, Secrets: bytesOf(c.options.Secrets),
+		Token: manifest.Token(), Generation: c.machine.record.UID, Hostname: cmp.Or(c.options.Hostname, hostnameOf(c.name), c.machine.record.UID), Env: c.options.Env, Secrets: bytesOf(c.options.Secrets),
 	}
 	c.evidence, err = c.driver.renewGuest(ctx, renewing{&c.machine.record, c.machine.process, c.options.AgentTimeout}, renewal)
 	return err

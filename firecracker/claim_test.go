@@ -141,6 +141,24 @@ func TestRealContextEndsInClaim(t *testing.T) {
 	})
 }
 
+// TestRealNobodyKeepsThem: where there is no agent, variables and secrets are refused before anything is touched, not forgotten.
+func TestRealNobodyKeepsThem(t *testing.T) {
+	holding(t, func(t *testing.T, r *rig) {
+		r.hold("ready")
+		before := r.census()
+		for field, o := range map[string]microvm.ClaimOptions{"Env": {Env: map[string]string{"A": "b"}}, "Secrets": {Secrets: map[string]string{"a": "b"}}} {
+			if _, _, err := r.runtime.Claim(within(t), "ready", "job", &o); !errors.Is(err, microvm.ErrInvalid) || !strings.Contains(err.Error(), "ClaimOptions."+field) {
+				t.Errorf("claim: %v", err)
+			}
+			if _, _, err := r.runtime.Restore(within(t), "one/warm", "two", &microvm.RestoreOptions{Env: o.Env, Secrets: o.Secrets}); !errors.Is(err, microvm.ErrInvalid) || !strings.Contains(err.Error(), "RestoreOptions."+field) {
+				t.Errorf("restore: %v", err)
+			}
+		}
+		r.unchanged(before)
+		r.destroy(r.claim("ready", "job"))
+	})
+}
+
 // TestRealTwoProcessesClaim: of those who claim a machine one gets it.
 func TestRealTwoProcessesClaim(t *testing.T) {
 	holding(t, func(t *testing.T, r *rig) {

@@ -153,9 +153,19 @@ func (r *restoration) renewal() guest.Renewal {
 	id := make([]byte, 16)
 	rand.Read(id)
 	return guest.Renewal{
-		Token: r.manifest.Token(), Generation: r.record.UID, MachineID: hex.EncodeToString(id), Hostname: cmp.Or(r.options.Hostname, hostnameOf(r.name)), Env: r.options.Env, Secrets: bytesOf(r.options.Secrets),
+		Token: r.manifest.Token(), Generation: r.record.UID, MachineID: hex.EncodeToString(id), Hostname: cmp.Or(r.options.Hostname, hostnameOf(r.name), r.record.UID), Env: r.options.Env, Secrets: bytesOf(r.options.Secrets),
 		Hold: r.options.Hold,
 	}
+}
+
+// keeps refuses variables and secrets of a guest that has nobody to keep them.
+func keeps(agent bool, of string, env, secrets map[string]string) error {
+	for field, values := range map[string]map[string]string{".Env": env, ".Secrets": secrets} {
+		if len(values) > 0 && !agent {
+			return &microvm.FieldError{Field: of + field, Value: len(values), Reason: "must be empty: the guest has no agent that could keep them"}
+		}
+	}
+	return nil
 }
 
 func bytesOf(secrets map[string]string) map[string][]byte {
@@ -166,7 +176,7 @@ func bytesOf(secrets map[string]string) map[string][]byte {
 	return all
 }
 
-// hostnameOf makes a host name of a machine's name.
+// hostnameOf makes a host name of a machine's name, an empty one where nothing of that can be in it.
 func hostnameOf(name string) string {
 	return strings.Trim(strings.ReplaceAll(name, "_", "-"), "-.")
 }

@@ -73,6 +73,9 @@ type restoration struct {
 // check finds out whether it can be done, before anything is touched.
 func (r *restoration) check(ctx context.Context) (err error) {
 	d := r.driver
+	if err := keeps(r.manifest.Agent, "RestoreOptions", r.options.Env, r.options.Secrets); err != nil {
+		return err
+	}
 	if r.program, err = d.fits(ctx, r.manifest); err != nil {
 		return err
 	}
