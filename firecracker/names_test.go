@@ -11,6 +11,8 @@ import (
 
 	microvm "github.com/tangle-network/microvm-runtime"
 	"github.com/tangle-network/microvm-runtime/internal/kernels"
+	"github.com/tangle-network/microvm-runtime/internal/snapstore"
+	"github.com/tangle-network/microvm-runtime/internal/state"
 	"github.com/tangle-network/microvm-runtime/internal/testing/fakekernel"
 	"github.com/tangle-network/microvm-runtime/internal/testing/fakevmm"
 )
@@ -91,5 +93,15 @@ func TestNamedKernel(t *testing.T) {
 	}
 	if err := vm.Start(t.Context(), nil); err != nil {
 		t.Errorf("the machine that has it: %v", err)
+	}
+}
+
+// TestEachCloneHasAHostName also where its name has nothing that a host name can have.
+func TestEachCloneHasAHostName(t *testing.T) {
+	for name, want := range map[string]string{"job_7": "job-7", "_": "uid", "__": "uid", "_.a-": "a"} {
+		r := &restoration{manifest: &snapstore.Manifest{}, record: &state.Record{UID: "uid"}, name: name}
+		if got := r.renewal().Hostname; got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
 	}
 }
