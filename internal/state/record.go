@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
@@ -109,8 +110,23 @@ type Intent struct {
 	Time   time.Time      `json:"time"`
 }
 
-// ReadRun returns the present run, nil when there is none under this boot.
+// ReadRun returns the present run, nil when there is none under this boot. Whether it is committed is told by another file: both are read of one moment.
 func (d *Dir) ReadRun(uid string) (*Run, error) {
+	for {
+		f, err := os.OpenFile(d.runFile(uid), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0) // while it is open no file that replaces it has its inode
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, nil
+		}
+		r, readErr := d.readRun(uid)
+		still := err != nil || stands(f, d.runFile(uid)) // what can't be opened is told by who reads it
+		f.Close()
+		if still {
+			return r, readErr
+		}
+	}
+}
+
+func (d *Dir) readRun(uid string) (*Run, error) {
 	var r Run
 	err := read(d.runFile(uid), &r)
 	if errors.Is(err, os.ErrNotExist) {
@@ -125,6 +141,16 @@ func (d *Dir) ReadRun(uid string) (*Run, error) {
 	err = read(d.commitFile(uid), &r.Timeline)
 	r.Committed = err == nil
 	return &r, ignoreMissing(err)
+}
+
+// stands says whether path still leads to a file.
+func stands(f *os.File, path string) bool {
+	had, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	has, err := os.Lstat(path)
+	return err == nil && os.SameFile(had, has)
 }
 
 // WriteRun replaces the volatile record.
