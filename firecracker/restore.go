@@ -266,5 +266,5 @@ func (r *restoration) limit(ctx context.Context) error {
 
 // takeDown ends the run that was begun.
 func (b *boot) takeDown() error {
-	return errors.Join(b.unwatch(), b.kill(), b.driver.endPager(b.record.UID), b.removeLeaf(), b.place.remove(), b.unbegin())
+	return errors.Join(b.hangUp(), b.unwatch(), b.kill(), b.driver.endPager(b.record.UID), b.removeLeaf(), b.place.remove(), b.unbegin())
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	microvm "github.com/tangle-network/microvm-runtime"
+	"github.com/tangle-network/microvm-runtime/firecracker/api"
 	"github.com/tangle-network/microvm-runtime/internal/cgroup"
 	"github.com/tangle-network/microvm-runtime/internal/netns"
 	"github.com/tangle-network/microvm-runtime/internal/state"
@@ -81,6 +82,7 @@ type boot struct {
 	network  *netns.Namespace // nil where the machine has none
 	process  *vmm.Process
 	output   *output
+	client   *api.Client // of a VMM that waits, or is asked
 }
 
 // run is the sequence of Start: from nothing to a VMM that says that the machine runs. A failure undoes it and has the VMM's own words.

@@ -225,6 +225,9 @@ func (d *driver) wait(of *wanted) (*restoration, error) {
 	if err := r.prepare(ctx, func() {}); err != nil {
 		return nil, err
 	}
+	if err := r.boot.greet(ctx); err != nil {
+		return nil, r.undo(err)
+	}
 	return r, nil
 }
 

@@ -57,10 +57,34 @@ func (b *boot) awaitVMM(ctx context.Context) error {
 	return b.notAnswered(ctx, err)
 }
 
-// whenItListens asks a VMM that was spawned a moment ago, again until it listens.
+// greet connects to a VMM that is to wait, as soon as it listens, and stays connected: who takes it needs not wait for that.
+func (b *boot) greet(ctx context.Context) error {
+	b.client = b.driver.client(b.record)
+	return b.untilItListens(ctx, b.client, func(ctx context.Context, c *api.Client) error {
+		_, err := c.GetInstance(ctx)
+		return err
+	})
+}
+
+// hangUp ends what greet has begun.
+func (b *boot) hangUp() error {
+	if b.client != nil {
+		b.client.Close()
+		b.client = nil
+	}
+	return nil
+}
+
+// whenItListens asks a VMM that was spawned a moment ago, or waits, again until it listens.
 func (b *boot) whenItListens(ctx context.Context, ask func(context.Context, *api.Client) error) error {
-	client := b.driver.client(b.record)
-	defer client.Close()
+	if b.client == nil {
+		b.client = b.driver.client(b.record)
+	}
+	defer b.hangUp()
+	return b.untilItListens(ctx, b.client, ask)
+}
+
+func (b *boot) untilItListens(ctx context.Context, client *api.Client, ask func(context.Context, *api.Client) error) error {
 	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
 		err := b.driver.unlessHung(ctx, b.record, func(ctx context.Context) error { return ask(ctx, client) })
 		if err == nil || !errors.Is(err, api.ErrGone) && !errors.Is(err, os.ErrNotExist) {

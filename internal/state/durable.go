@@ -58,7 +58,14 @@ func (l *Lock) Stage(r Record) error {
 	if err := os.WriteFile(l.dir.stagedFile(l.uid), nil, 0o600); err != nil {
 		return err
 	}
-	return l.WriteRecord(r)
+	path := l.dir.recordFile(l.uid)
+	if err := write(path, r, false); err != nil {
+		return err
+	}
+	if err := disk.Sync(path); err != nil { // behind the rename, all at once: one that is cut is of no machine yet
+		return err
+	}
+	return l.flushParents()
 }
 
 // Promote makes the staged record true.
