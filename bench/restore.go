@@ -59,32 +59,31 @@ func restoreWaiting(ctx context.Context, parts setup.Parts) (_ []figure, err err
 	if _, err := oneRestore(ctx, r.Runtime, snapshot, restores, 0); err != nil { // from now on one waits
 		return nil, err
 	}
+	var plain *plainVMM // which waits for as long as ours has, at least: what a process had in the CPU's caches goes with time
 	ours, theirs, err := interleave(restores, func(i int, phase float64) (time.Duration, error) {
-		if err := r.await("api.sock", 1); err != nil {
+		err := r.await("api.sock", 1)
+		if err == nil {
+			plain, err = newPlainVMM(ctx, parts.Firecracker, filepath.Join(r.volatile, "plain"))
+		}
+		if err != nil {
 			return 0, err
 		}
 		restored, err := oneRestore(ctx, r.Runtime, snapshot, i, phase)
-		return restored, errors.Join(err, r.await("api.sock", 1)) // what is made behind is made beside nobody
+		if err = errors.Join(err, r.await("api.sock", 1)); err != nil { // what is made behind is made beside nobody
+			return 0, errors.Join(err, plain.end())
+		}
+		return restored, nil
 	}, func(_ int, phase float64) (time.Duration, error) {
-		return oneWaitingLoad(ctx, parts.Firecracker, r.files(snapshot), filepath.Join(r.volatile, "plain"), phase)
+		settle(phase)
+		begin := time.Now()
+		err := plain.client.LoadSnapshot(ctx, loadOf(r.files(snapshot)))
+		took := time.Since(begin)
+		return took, errors.Join(err, plain.end())
 	})
 	if err != nil {
 		return nil, err
 	}
 	return []figure{newFigure("restore_waiting_vmm", ours, "PUT /snapshot/load", theirs).atMost(1.15)}, nil
-}
-
-// oneWaitingLoad has a VMM load that was started before.
-func oneWaitingLoad(ctx context.Context, binary, snapshot, dir string, phase float64) (time.Duration, error) {
-	plain, err := newPlainVMM(ctx, binary, dir)
-	if err != nil {
-		return 0, err
-	}
-	settle(phase)
-	begin := time.Now()
-	err = plain.client.LoadSnapshot(ctx, loadOf(snapshot))
-	took := time.Since(begin)
-	return took, errors.Join(err, plain.end())
 }
 
 func warmSnapshot(ctx context.Context, rt *microvm.Runtime) (uid string, err error) {

@@ -150,11 +150,9 @@ func TestRealReadAheadOfWaiting(t *testing.T) {
 		if err := os.RemoveAll(r.driver.snaps.WorkingSet(uid)); err != nil {
 			t.Fatal(err)
 		}
-		vm := r.restore("one/warm", "two", &microvm.RestoreOptions{Backend: microvm.MemoryUFFD, Paused: true})
+		r.destroy(r.restore("one/warm", "first", &microvm.RestoreOptions{Paused: true}))
 		waiting := r.waiting() // there was no working set when it was made
-		if err := vm.Resume(within(t)); err != nil {
-			t.Fatal(err)
-		}
+		vm := r.restore("one/warm", "two", &microvm.RestoreOptions{Backend: microvm.MemoryUFFD})
 		r.goesOn(vm, "one/warm")
 		r.destroy(vm)
 		counted := r.counted(uid)

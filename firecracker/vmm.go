@@ -85,7 +85,7 @@ func (b *boot) whenItListens(ctx context.Context, ask func(context.Context, *api
 }
 
 func (b *boot) untilItListens(ctx context.Context, client *api.Client, ask func(context.Context, *api.Client) error) error {
-	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
+	for pause := 100 * time.Microsecond; ; pause = min(pause+pause/16, 5*time.Millisecond) { // who is late is so by little of what has passed
 		err := b.driver.unlessHung(ctx, b.record, func(ctx context.Context) error { return ask(ctx, client) })
 		if err == nil || !errors.Is(err, api.ErrGone) && !errors.Is(err, os.ErrNotExist) {
 			return err
