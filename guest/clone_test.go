@@ -6,9 +6,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -215,6 +217,54 @@ func TestAnOlderAgentIsNoClones(t *testing.T) {
 	for name, err := range map[string]error{"freeze": guest.Freeze(ctx, d, "t", time.Minute), "thaw": guest.Thaw(ctx, d, "t"), "renew": renewed} {
 		if !errors.Is(err, microvm.ErrUnsupported) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// slowly is a way on which the first requests are under way for so long.
+type slowly struct {
+	guest.Dialer
+	takes  []time.Duration
+	dials  int
+	arrive time.Time // of the last request
+}
+
+func (s *slowly) Dial(ctx context.Context, port uint32) (net.Conn, error) {
+	conn, err := s.Dialer.Dial(ctx, port)
+	if s.dials++; err != nil || len(s.takes) < s.dials {
+		return conn, err
+	}
+	return &slowConn{Conn: conn, way: s, takes: s.takes[s.dials-1]}, nil
+}
+
+type slowConn struct {
+	net.Conn
+	way   *slowly
+	takes time.Duration
+}
+
+func (c *slowConn) Write(p []byte) (int, error) {
+	time.Sleep(c.takes)
+	c.takes, c.way.arrive = 0, time.Now()
+	return c.Conn.Write(p)
+}
+
+// TestRenewOverASlowWay: a clock that was set late by the way there is set again, until that was quick, or by what it seems to take.
+func TestRenewOverASlowWay(t *testing.T) {
+	const slow = 400 * time.Millisecond
+	for name, takes := range map[string][]time.Duration{"once": {slow}, "again and again": slices.Repeat([]time.Duration{slow}, 20)} {
+		a := guesttest.New(t)
+		system := a.Pretend()
+		way := &slowly{Dialer: a, takes: takes}
+		evidence, err := guest.Renew(t.Context(), way, renewal())
+		if err != nil || way.dials < 2 || len(evidence.Failed()) > 0 {
+			t.Fatalf("%s: %+v, %v, %d requests", name, evidence, err, way.dials)
+		}
+		if late := way.arrive.Sub(system.Clock()); len(takes) == 1 && system.Clock().Before(way.arrive.Add(-50*time.Millisecond)) || len(takes) > 1 && (late < 0 || late > slow*3/4) {
+			t.Errorf("%s: the clock was late by %v", name, late)
+		}
+		if detail := itemsOf(evidence)["clock"].Detail; !strings.Contains(detail, "set again") {
+			t.Errorf("%s: %q", name, detail)
 		}
 	}
 }
