@@ -60,7 +60,7 @@ func (b *boot) awaitVMM(ctx context.Context) error {
 // greet connects to a VMM that is to wait, as soon as it listens, and stays connected: who takes it needs not wait for that.
 func (b *boot) greet(ctx context.Context) error {
 	b.client = b.driver.client(b.record)
-	return b.untilItListens(ctx, b.client, func(ctx context.Context, c *api.Client) error {
+	return b.untilItListens(ctx, func(ctx context.Context, c *api.Client) error {
 		_, err := c.GetInstance(ctx)
 		return err
 	})
@@ -81,12 +81,13 @@ func (b *boot) whenItListens(ctx context.Context, ask func(context.Context, *api
 		b.client = b.driver.client(b.record)
 	}
 	defer b.hangUp()
-	return b.untilItListens(ctx, b.client, ask)
+	return b.untilItListens(ctx, ask)
 }
 
-func (b *boot) untilItListens(ctx context.Context, client *api.Client, ask func(context.Context, *api.Client) error) error {
+// untilItListens asks by the client that is there.
+func (b *boot) untilItListens(ctx context.Context, ask func(context.Context, *api.Client) error) error {
 	for pause := 100 * time.Microsecond; ; pause = min(pause+pause/16, 5*time.Millisecond) { // who is late is so by little of what has passed
-		err := b.driver.unlessHung(ctx, b.record, func(ctx context.Context) error { return ask(ctx, client) })
+		err := b.driver.unlessHung(ctx, b.record, func(ctx context.Context) error { return ask(ctx, b.client) })
 		if err == nil || !errors.Is(err, api.ErrGone) && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
