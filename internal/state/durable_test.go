@@ -11,15 +11,8 @@ import (
 // TestStage: what is staged is no machine before it is promoted, unless the host was booted since, and goes with a machine that is taken back.
 func TestStage(t *testing.T) {
 	d := newDir(t)
-	uid := NewUID()
-	lock, err := d.Create(t.Context(), uid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Unlock()
-	if err := os.MkdirAll(d.Volatile(uid), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	lock := begunMachine(t, d)
+	uid := lock.UID()
 	record := Record{UID: uid, Phase: PhaseCreating}
 	if err := lock.Draft(record); err != nil {
 		t.Fatal(err)

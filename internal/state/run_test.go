@@ -3,7 +3,6 @@
 package state
 
 import (
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -15,15 +14,8 @@ import (
 // TestARunIsReadAtOneMoment: what is known of a run is of the same run, and of no time before it was committed, however it is replaced while it is read.
 func TestARunIsReadAtOneMoment(t *testing.T) {
 	d := newDir(t)
-	uid := NewUID()
-	lock, err := d.Create(t.Context(), uid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Unlock()
-	if err := os.MkdirAll(d.Volatile(uid), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	lock := begunMachine(t, d)
+	uid := lock.UID()
 	end := make(chan struct{})
 	var writing sync.WaitGroup
 	writing.Go(func() {

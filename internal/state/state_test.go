@@ -27,16 +27,26 @@ func newDir(t *testing.T) *Dir {
 	return d
 }
 
-// newMachine makes a machine with a record and a run.
-func newMachine(t *testing.T, d *Dir, name string) *Lock {
+// begunMachine begins to make a machine: nothing is known of it yet.
+func begunMachine(t *testing.T, d *Dir) *Lock {
 	t.Helper()
 	lock, err := d.Create(t.Context(), NewUID())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(lock.Unlock)
+	if err := os.Mkdir(d.Volatile(lock.UID()), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return lock
+}
+
+// newMachine makes a machine with a record and a run.
+func newMachine(t *testing.T, d *Dir, name string) *Lock {
+	t.Helper()
+	lock := begunMachine(t, d)
 	errs := []error{lock.WriteRecord(Record{UID: lock.UID(), Phase: PhaseCreated, Spec: microvm.Spec{VCPUs: 2}}), lock.Bind(name),
-		os.Mkdir(d.Volatile(lock.UID()), 0o700), lock.WriteRun(Run{State: microvm.StateRunning})}
+		lock.WriteRun(Run{State: microvm.StateRunning})}
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
 	}
